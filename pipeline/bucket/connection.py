@@ -15,7 +15,9 @@ from pipeline.bucket.faults import bucket_faults
 from pipeline.bucket.url import BucketUrl
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta, PutResult, UpdateVersion
+    from collections.abc import Sequence
+
+    from obstore import ListResult, ObjectMeta, PutResult, UpdateVersion
 
 REFUSALS: Final = (AlreadyExistsError, PreconditionError)
 """A condition is not met, or so it was answered. Some servers say the one, some the other."""
@@ -82,15 +84,19 @@ class Connection:
 
     def names(self, folder: str) -> tuple[list[str], list[str]]:
         """Return the paths of the objects in a folder, and those of the folders in it, in order."""
-        found = obstore.list_with_delimiter(self.store, folder or None)
-        # A console makes an empty object `folder/` to show a folder; it has the path of the folder.
-        objects = sorted(path for each in found["objects"] if (path := each["path"]) != folder)
-        return objects, sorted(found["common_prefixes"])
+        return names_of(folder, obstore.list_with_delimiter(self.store, folder or None))
 
     def below(self, folder: str) -> Iterator[str]:
         """Yield the path of every object below a folder, 1,000 of one request."""
         for found in obstore.list(self.store, folder or None, chunk_size=1000):
             yield from (path for each in found if (path := each["path"]) != folder)
+
+
+def names_of(folder: str, found: "ListResult[Sequence[ObjectMeta]]") -> tuple[list[str], list[str]]:
+    """Return the paths of the objects and of the folders that were listed, in order."""
+    # A console makes an empty object `folder/` to show a folder; it has the path of the folder.
+    objects = sorted(path for each in found["objects"] if (path := each["path"]) != folder)
+    return objects, sorted(found["common_prefixes"])
 
 
 def version_of(found: "PutResult | ObjectMeta") -> str:

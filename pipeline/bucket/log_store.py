@@ -4,7 +4,7 @@ Nothing is locked. Of two that believe to own a log the second finds at its swap
 on; its tiles have the same bytes, or are covered by no checkpoint.
 
 Superseded tiles are removed with the swap that follows, as their removal is no step of a batch: one
-that stays after the death of a process goes with the first batch of the next.
+that stays after the death of a process goes with the next start of one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +26,8 @@ from pipeline.errors import LogMovedError
 
 class BucketLogs:
     """The logs of one store in a bucket."""
+
+    is_shared = True
 
     def __init__(self, objects: Objects, files: BucketFiles) -> None:
         """Prepare; nothing is asked.
@@ -49,7 +51,8 @@ class BucketLogs:
     def logs(self) -> list[str]:
         """Return the folders that logs may have, of all epochs, in order."""
         epochs = self._objects.names(LEDGER_FOLDER)[1]
-        return sorted(log for epoch in epochs for log in self._objects.names(epoch)[1])
+        found = self._objects.all(partial(self._objects.listed, epoch) for epoch in epochs)
+        return sorted(log for _, folders in found for log in folders)
 
     def with_tiles(self, logs: Iterable[str]) -> set[str]:
         """Return those of `logs` to which anything was ever appended, or was going to be."""
@@ -67,18 +70,24 @@ class BucketLogs:
             log: Head(*head) for log, head in zip(wanted, found, strict=True) if head is not None
         }
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        """Return the bytes under the path of a tile; None where there is no such file."""
-        try:
-            found = self._objects.opened(f"{log}/{tile}")
-        except FileNotFoundError:
-            return None
-        return bytes(found.bytes()) if found.meta["size"] <= TILE_LIMIT_BYTES else None
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of tiles by their paths; what is not there is left out."""
+        wanted = list(paths)
+        found = self._objects.all(
+            partial(self._objects.get, path, TILE_LIMIT_BYTES) for path in wanted
+        )
+        return {
+            path: tile.content for path, tile in zip(wanted, found, strict=True) if tile is not None
+        }
 
-    def names(self, log: str, folder: str) -> list[str]:
-        """Return the names in a folder of a log, in order; none where there is no such folder."""
-        found = {path for paths in self._objects.names(f"{log}/{folder}") for path in paths}
-        return sorted(path.rpartition("/")[2] for path in found)
+    def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names in each folder, in order; none where there is no such folder."""
+        wanted = list(folders)
+        found = self._objects.all(partial(self._objects.listed, folder) for folder in wanted)
+        return {
+            folder: sorted({path.rpartition("/")[2] for path in (*objects, *folders)})
+            for folder, (objects, folders) in zip(wanted, found, strict=True)
+        }
 
     @contextmanager
     def locked(self, logs: Sequence[str]) -> Iterator["BucketLogsToWrite"]:
@@ -106,15 +115,17 @@ class BucketLogsToWrite(BucketLogs):
         super().__init__(objects, files)
         self._superseded = superseded
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        """Return a tile; of this batch's own what the server has acknowledged by their hashes."""
-        own = self._files.acknowledged.get(f"{log}/{tile}")
-        return super().tile(log, tile) if own is None else own
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return tiles; of this batch's own what the server has acknowledged by their hashes."""
+        wanted, own = list(paths), self._files.acknowledged
+        return {path: own[path] for path in wanted if path in own} | super().tiles(
+            path for path in wanted if path not in own
+        )
 
-    def names(self, log: str, folder: str) -> list[str]:
-        """Return the names in a folder of a log, without what is superseded."""
+    def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names in each folder, without what is superseded."""
         self._objects.all(self._removals())
-        return super().names(log, folder)
+        return super().names(folders)
 
     def swap(self, swaps: Mapping[str, tuple[Head, bytes]]) -> dict[str, Head]:
         """Replace checkpoints, all at once; return the new heads.

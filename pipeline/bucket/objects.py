@@ -30,6 +30,7 @@ from pipeline.bucket.connection import (
     USUAL,
     Connection,
     Patience,
+    names_of,
     replacing,
     version_of,
 )
@@ -153,10 +154,12 @@ class Objects(Connection):
         # What somebody else has put there may be of any size.
         return result.meta["size"] == len(content) and await _bytes(result) == content
 
-    async def get(self, path: str) -> Found | None:
-        """Return an object; None where there is none."""
+    async def get(self, path: str, limit_bytes: int | None = None) -> Found | None:
+        """Return an object; None where there is none, or one with more bytes than the limit."""
         result = await self._result(path)
-        return None if result is None else Found(await _bytes(result), version_of(result.meta))
+        if result is None or (limit_bytes is not None and result.meta["size"] > limit_bytes):
+            return None
+        return Found(await _bytes(result), version_of(result.meta))
 
     async def sha256(self, path: str, size_bytes: int | None = None) -> str | None:
         """Return the SHA-256 of an object; None where there is none.
@@ -187,6 +190,10 @@ class Objects(Connection):
             refuse_missing_bucket(self.name, error)
             return False
         return True
+
+    async def listed(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return what `names` returns, for many at once."""
+        return names_of(folder, await obstore.list_with_delimiter_async(self.store, folder))
 
     async def is_folder(self, folder: str) -> bool:
         """Return whether any path begins with a folder."""

@@ -42,6 +42,8 @@ NEW_CHECKPOINT_FILE = ".checkpoint.new"
 class DiskLogs:
     """The logs below one root folder, for reading, or locked for writing."""
 
+    is_shared = False
+
     def __init__(
         self, root: Path, calls: LogSystemCalls | None = None, files: DurableFiles | None = None
     ) -> None:
@@ -71,19 +73,23 @@ class DiskLogs:
 
     def heads(self, logs: Iterable[str]) -> dict[str, Head]:
         """Return the head of each of `logs`; one without a checkpoint is left out."""
-        return _heads((log, self.tile(log, CHECKPOINT_FILE)) for log in logs)
+        return _heads(self.tiles(f"{log}/{CHECKPOINT_FILE}" for log in logs))
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        """Return the bytes under the path of a tile; None where there is no such file."""
-        try:
-            return read_below(self._root, f"{log}/{tile}", TILE_LIMIT_BYTES, self._calls)
-        except (FileNotFoundError, NotADirectoryError, NotAFileError):
-            return None
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of tiles by their paths; what is not there is left out."""
+        found = {}
+        for path in paths:
+            with suppress(FileNotFoundError, NotADirectoryError, NotAFileError):
+                found[path] = read_below(self._root, path, TILE_LIMIT_BYTES, self._calls)
+        return found
 
-    def names(self, log: str, folder: str) -> list[str]:
-        """Return the names in a folder of a log, in order; none where there is no such folder."""
+    def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names in each folder, in order; none where there is no such folder."""
+        return {folder: self._names(folder) for folder in folders}
+
+    def _names(self, folder: str) -> list[str]:
         try:
-            return sorted(path.name for path in (self._root / log / folder).iterdir())
+            return sorted(path.name for path in (self._root / folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -109,12 +115,14 @@ def open_to_write(root: Path, calls: LogSystemCalls | None = None) -> tuple[Dura
     return files, DiskLogs(root, calls, files)
 
 
-def _heads(notes: Iterable[tuple[str, bytes | None]]) -> dict[str, Head]:
-    return {log: Head(note) for log, note in notes if note is not None}
+def _heads(notes: Mapping[str, bytes]) -> dict[str, Head]:
+    return {path.rpartition("/")[0]: Head(note) for path, note in notes.items()}
 
 
 class LockedDiskLogs:
     """Locked logs. Their folders stay open, the root first, so a flush reports every fault."""
+
+    is_shared = False
 
     def __init__(
         self, root: Path, calls: LogSystemCalls, held: ExitStack, *, group_commits: bool
@@ -133,22 +141,28 @@ class LockedDiskLogs:
 
     def heads(self, logs: Iterable[str]) -> dict[str, Head]:
         """Return the head of each of `logs`; one without a checkpoint is left out."""
-        found = _heads((log, self.tile(log, CHECKPOINT_FILE)) for log in logs)
+        found = _heads(self.tiles(f"{log}/{CHECKPOINT_FILE}" for log in logs))
         self._found |= found
         return found
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        """Return the bytes under the path of a tile; None where there is no such file."""
-        folder, _, name = f"{log}/{tile}".rpartition("/")
-        try:
-            return read_regular(name, self._folders.open(folder), TILE_LIMIT_BYTES, self._calls)
-        except (FileNotFoundError, NotADirectoryError, NotAFileError):
-            return None
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of tiles by their paths; what is not there is left out."""
+        found = {}
+        for path in paths:
+            folder, _, name = path.rpartition("/")
+            with suppress(FileNotFoundError, NotADirectoryError, NotAFileError):
+                found[path] = read_regular(
+                    name, self._folders.open(folder), TILE_LIMIT_BYTES, self._calls
+                )
+        return found
 
-    def names(self, log: str, folder: str) -> list[str]:
-        """Return the names in a folder of a log, in order; none where there is no such folder."""
+    def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names in each folder, in order; none where there is no such folder."""
+        return {folder: self._names(folder) for folder in folders}
+
+    def _names(self, folder: str) -> list[str]:
         try:
-            return sorted(self._calls.list_folder(self._folders.open(f"{log}/{folder}")))
+            return sorted(self._calls.list_folder(self._folders.open(folder)))
         except (FileNotFoundError, NotADirectoryError):
             return []
 

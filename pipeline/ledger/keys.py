@@ -29,7 +29,7 @@ from pipeline.disk.regular_files import read_named
 from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.log_id import signer_name
-from pipeline.ledger.stored_log import StoredLog, find_logs
+from pipeline.ledger.stored_log import find_logs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import (
     KeyRotation,
@@ -195,25 +195,27 @@ def load_own_key(logs: LogStore, key_file: Path, store_id: str) -> NoteSigner:
             f"{vkey_file_of(key_file)}: put the key of this store back; nothing was signed."
         )
     with logs.faults():
-        for log in find_logs(logs):
-            _check_signer(StoredLog(logs, log), key_file, [*known, signer.key])
+        for log, head in logs.heads(log.path for log in find_logs(logs)).items():
+            _check_signer(log, head.note, key_file, [*known, signer.key])
     return signer
 
 
-def _check_signer(stored: StoredLog, key_file: Path, known: Sequence[VerifierKey]) -> None:
+def _check_signer(
+    log: str, checkpoint: bytes, key_file: Path, known: Sequence[VerifierKey]
+) -> None:
     """Refuse where a log is signed by keys of the store's name, and by none that is known.
 
     What else is wrong with a checkpoint is for those who read the log.
     """
     name = known[0].name
     try:
-        note = parse_note(stored.read_checkpoint() or b"")
+        note = parse_note(checkpoint)
     except EvidenceError:
         return
     signed = {each.key_id for each in note.signatures if each.name == name}
     if signed and signed.isdisjoint(key.key_id for key in known):
         raise StoreNotReadyError(
-            f"The ledger key at {key_file} is not the key of this store: {stored.log.path} is "
+            f"The ledger key at {key_file} is not the key of this store: {log} is "
             f"signed by {name}+{min(signed).hex()}; set RMOS_LEDGER_KEY_FILE to that key; nothing "
             "was signed."
         )

@@ -25,11 +25,13 @@ from pipeline.core.store.log_store import Head, LogStore
 from pipeline.disk.small_files import flush_folder
 from pipeline.errors import StoreError
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
-from pipeline.ledger.stored_log import StoredLog, find_logs, ledger_faults
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.stored_log import StoredLog, fetch_tiles, find_logs, ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender
-from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
+from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey, sign_rotation
+from pipeline.ledger.tlog.tiles import rightmost_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +87,37 @@ def _sign_by_both(store: LogStore, store_id: str, signers: Sequence[NoteSigner])
         paths = [log.path for log in logs]
         with store.locked(paths) as locked:
             heads = locked.heads(paths)
-            swaps = {
-                log.path: _signed_by_both(
-                    StoredLog(locked, log), heads.get(log.path), store_id, signers
-                )
+            checked = {
+                StoredLog(locked, log): _checkpoint(log, heads.get(log.path), store_id, signers)
                 for log in logs
+            }
+            fetch_tiles({log: rightmost_tiles(each.size) for log, each in checked.items()})
+            swaps = {
+                stored.log.path: (heads[stored.log.path], _signed_by_both(stored, each, signers))
+                for stored, each in checked.items()
             }
             if swaps:
                 locked.swap(swaps)
     return len(logs)
 
 
-def _signed_by_both(
-    stored: StoredLog, head: Head | None, store_id: str, signers: Sequence[NoteSigner]
-) -> tuple[Head, bytes]:
-    log = stored.log
+def _checkpoint(
+    log: LogId, head: Head | None, store_id: str, signers: Sequence[NoteSigner]
+) -> Checkpoint:
     with ledger_faults(log):
         if head is None:
             raise EvidenceError("expected a checkpoint, found none")
         keys = [signer.key for signer in signers]
-        checkpoint = open_checkpoint(head.note, keys, origin=log.origin(store_id))
+        return open_checkpoint(head.note, keys, origin=log.origin(store_id))
+
+
+def _signed_by_both(
+    stored: StoredLog, checkpoint: Checkpoint, signers: Sequence[NoteSigner]
+) -> bytes:
+    with ledger_faults(stored.log):
         if TreeAppender.resume(checkpoint.size, stored.read_tile).root() != checkpoint.root:
             raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
-        return head, sign_checkpoint(checkpoint, signers)
+        return sign_checkpoint(checkpoint, signers)
 
 
 def _take_over(key_file: Path) -> None:

@@ -1,6 +1,6 @@
 """One log as the store holds it: its checkpoint and its tiles, as unchecked bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pipeline.core.store.log_store import Logs, LogStore
@@ -16,12 +16,14 @@ class StoredLog:
     Attributes:
         store: Where it is kept.
         log: Which log.
+        fetched: Tiles that were read ahead, for what is done next.
     """
 
     def __init__(self, store: Logs, log: LogId) -> None:
         """Look at `log`; a writer gives the logs that it holds locked."""
         self.store = store
         self.log = log
+        self.fetched: dict[Tile, bytes] = {}
 
     def read_checkpoint(self) -> bytes | None:
         """Return the checkpoint; None where there is none."""
@@ -44,19 +46,47 @@ class StoredLog:
         raise EvidenceError(f"expected {tile}, found no such file")
 
     def _read(self, tile: Tile) -> bytes | None:
-        return self.store.tile(self.log.path, str(tile))
+        if tile in self.fetched:
+            return self.fetched[tile]
+        path = f"{self.log.path}/{tile}"
+        return self.store.tiles([path]).get(path)
 
     def _wider_forms(self, tile: Tile) -> Iterator[Tile]:
         """Yield what a writer may have put in place of `tile` since its checkpoint was read."""
         if not tile.is_partial:
             return
         yield tile.full
-        names = self.store.names(self.log.path, tile.partials)
+        folder = f"{self.log.path}/{tile.partials}"
+        names = self.store.names([folder])[folder]
         for width in sorted(int(name) for name in names if name.isascii() and name.isdigit()):
             if tile.width < width < tile.full.width:
                 yield Tile(tile.level, tile.index, width)
         # Once more: it may have become full while we looked at the partial ones.
         yield tile.full
+
+
+def fetch_tiles(wanted: Mapping[StoredLog, Iterable[Tile]]) -> None:
+    """Read the tiles of some logs of one store that are wanted next, all at once.
+
+    Those that were fetched before go. A disk is asked for each tile when it is needed: it is no way
+    to another host.
+    """
+    for store in {stored.store for stored in wanted if stored.store.is_shared}:
+        kept = {
+            stored: {tile: stored.fetched.get(tile) for tile in tiles}
+            for stored, tiles in wanted.items()
+        }
+        missing = {
+            f"{stored.log.path}/{tile}": (stored, tile)
+            for stored, tiles in kept.items()
+            for tile, content in tiles.items()
+            if content is None
+        }
+        for path, content in store.tiles(missing).items():
+            stored, tile = missing[path]
+            kept[stored][tile] = content
+        for stored, tiles in kept.items():
+            stored.fetched = {tile: each for tile, each in tiles.items() if each is not None}
 
 
 def find_logs(store: LogStore) -> list[LogId]:

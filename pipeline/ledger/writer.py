@@ -16,7 +16,8 @@ name, which goes |
 | 7. on a disk rename them over the old ones, flush | the batch; after a power cut before the \
 flush, the batch or the log before it |
 | 8. remove partial tiles that the larger log has no use for | the batch, and some of those \
-tiles, which the next process removes with its first batch that is larger than they |
+tiles, which the next process removes with its first batch that is larger than they; where many \
+hosts share the store, a start does |
 
 On a disk it is three flushes, for all logs of the batch together. That of step 4 makes the bytes
 durable before a name shows them. That of step 6 makes the names of the tiles durable, with all that
@@ -27,51 +28,31 @@ acknowledged.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.core.store.files import Creation, Files, NewFile
-from pipeline.core.store.log_store import CHECKPOINT_FILE, Head, LockedLogs, Logs, LogStore
+from pipeline.core.store.log_store import CHECKPOINT_FILE, Head, LockedLogs, LogStore
 from pipeline.errors import IntegrityError
 from pipeline.ledger.keys import KeyInUse
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.partial_tiles import remove_known, remove_narrower, tiles_with_leftovers
+from pipeline.ledger.partial_tiles import remove_known, sweep
 from pipeline.ledger.reader import LogReader
-from pipeline.ledger.stored_log import StoredLog, ledger_faults
+from pipeline.ledger.states import LogState, LogStates, heads_of
+from pipeline.ledger.stored_log import StoredLog, fetch_tiles, ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender, verify_append
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     empty_checkpoint,
-    open_checkpoint,
     sign_checkpoint,
 )
 from pipeline.ledger.tlog.notes import NoteSigner
+from pipeline.ledger.tlog.reads import tiles_of_offsets
 from pipeline.ledger.tlog.tiles import Tile, rightmost_tiles
 
 Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
 """New leaves of each log, in the order of their offsets."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LogState:
-    """A log at a checkpoint.
-
-    Attributes:
-        head: The signed checkpoint, as the store holds it.
-        tree: The log, to be copied and appended to.
-        next_offset: One more than that of the last leaf.
-        swept: Whether no partial tile is there but those of this checkpoint.
-        verified: The last bundle and its tile of level 0 where they are partial, by level: as the
-            store held them, with each leaf hashed and followed to the root.
-    """
-
-    head: Head
-    checkpoint: Checkpoint
-    tree: TreeAppender
-    next_offset: int
-    swept: bool
-    verified: Mapping[int, bytes]
 
 
 class Ledger:
@@ -101,7 +82,8 @@ class Ledger:
         self._signers = signers
         self.keys = [signer.key for signer in signers]
         self._key_in_use = key_in_use
-        self._states: dict[LogId, _LogState] = {}
+        self._states = LogStates(store, store_id, self.keys)
+        self._readers: dict[LogId, LogReader] = {}
 
     def append_all(self, leaves: Leaves) -> dict[LogId, Checkpoint]:
         """Append leaves to several logs, durably; return their checkpoints.
@@ -130,25 +112,36 @@ class Ledger:
         with self._store.faults():
             self._make_missing(logs)  # 1.
             with self._store.locked([log.path for log in logs]) as locked:  # 2.
-                heads = _by_log(locked, logs)
-                appended = [
-                    self._append(StoredLog(locked, log), heads.get(log), leaves[log])  # 3.
-                    for log in logs
-                ]
+                states = self._states.read(locked, self._states.heads(locked, logs))
+                appended = self._append(locked, states, leaves)  # 3.
                 yield LedgerBatch(appended, locked, self._signers, self._states)
 
     def leaves_of(
-        self, offsets: Mapping[LogId, Sequence[int]]
+        self,
+        offsets: Mapping[LogId, Sequence[int]],
+        positions: Mapping[LogId, int] | None = None,
     ) -> dict[tuple[LogId, int], LedgerLeaf]:
         """Return the leaves that records at `offsets` of each log have already.
 
         A leaf with code INTERNAL_ERROR stands: its record is judged so again.
 
+        Args:
+            offsets: Of each log, in order.
+            positions: The next offset of each log by an index in which nobody else goes on with it.
+                Where this process has left the log there too, a swap finds out the rest.
+
         Raises:
             IntegrityError: A log is not what was written.
         """
         found: dict[tuple[LogId, int], LedgerLeaf] = {}
-        for log, (reader, following) in self.opened(offsets).items():
+        asked = [
+            log
+            for log, wanted in offsets.items()
+            if positions is None or not self._states.ends_before(log, wanted[0], positions[log])
+        ]
+        opened = self.opened(asked)
+        self._fetch({log: reader for log, (reader, _) in opened.items()}, offsets)
+        for log, (reader, following) in opened.items():
             for offset in offsets[log]:
                 index = reader.index_of(offset) if offset < following else None
                 if index is not None:
@@ -170,18 +163,29 @@ class Ledger:
         Raises:
             IntegrityError: A log is not what was written.
         """
-        opened = {}
         with self._store.faults():
-            logs = list(logs)
-            missing = self._missing(logs)
-            there = [log for log in logs if log not in missing]
-            heads = _by_log(self._store, there)
-            for log in there:
-                stored = StoredLog(self._store, log)
-                with ledger_faults(log):
-                    state = self._read(stored, heads.get(log))
-                opened[log] = LogReader(stored, state.checkpoint), state.next_offset
-        return opened
+            heads, _ = self._found(list(logs))
+            states = self._states.read(self._store, heads)
+            self._states.confirm(states)
+            readers = {
+                log: LogReader(StoredLog(self._store, log), state.checkpoint)
+                for log, state in states.items()
+            }
+            if self._store.is_shared:
+                # The batch compares the leaves that it has asked for: it need not fetch them again.
+                self._readers = readers
+            return {log: (reader, states[log].next_offset) for log, reader in readers.items()}
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left in the logs of many hosts that were opened.
+
+        In a batch it would be a way to the store and back. On one disk the first batch does it.
+        """
+        if not self._store.is_shared:
+            return
+        sizes = {log: size for log, size in self._states.sizes().items() if size}
+        with self._store.faults(), self._store.locked([log.path for log in sizes]) as locked:
+            sweep(locked, sizes, {})
 
     def begin(self, logs: Iterable[LogId]) -> None:
         """Make those of `logs` that do not exist, without leaves.
@@ -194,22 +198,24 @@ class Ledger:
 
     def _make_missing(self, logs: Sequence[LogId]) -> None:
         """Make logs that are not there. By link: of two that do, the second finds the first's."""
+        unknown = [log for log in logs if log not in self._states]
         self._files.create(
             NewFile(f"{log.path}/{CHECKPOINT_FILE}", self._sign_empty(log))
-            for log in self._missing(logs)
+            for log in self._found(unknown)[1]
         )
 
-    def _missing(self, logs: Iterable[LogId]) -> list[LogId]:
-        """Return those of `logs` that do not exist.
+    def _found(self, logs: Sequence[LogId]) -> tuple[dict[LogId, Head], list[LogId]]:
+        """Return the heads of `logs`, and those that do not exist.
 
         Raises:
             IntegrityError: A log has lost its checkpoint.
         """
-        unknown = [log for log in logs if log not in self._states]
-        # Asked for first: a log never has tiles before it has a checkpoint.
-        with_tiles = self._store.with_tiles([log.path for log in unknown])
-        heads = _by_log(self._store, unknown)
-        missing = [log for log in unknown if log not in heads]
+        heads = heads_of(self._store, logs)
+        missing = [log for log in logs if log not in heads]
+        with_tiles = self._store.with_tiles([log.path for log in missing])
+        # Once more: who made it meanwhile has made the checkpoint before the tiles.
+        heads |= heads_of(self._store, [log for log in missing if log.path in with_tiles])
+        missing = [log for log in missing if log not in heads]
         for log in missing:
             if log.path in with_tiles:
                 raise IntegrityError(
@@ -217,64 +223,49 @@ class Ledger:
                     "latest one, or move its folder out of the store and run rmos replay restore, "
                     "which makes the log again."
                 )
-        return missing
+        return heads, missing
 
     def _sign_empty(self, log: LogId) -> bytes:
         return sign_checkpoint(empty_checkpoint(log.origin(self._store_id)), self._signers)
 
     def _append(
-        self, stored: StoredLog, head: Head | None, leaves: Sequence[LedgerLeaf]
-    ) -> "_LogBatch":
-        log = stored.log
-        _check_order(log, leaves)
-        with ledger_faults(log):
-            state = self._read(stored, head)
-            known = [leaf for leaf in leaves if leaf.offset < state.next_offset]
-            LogReader(stored, state.checkpoint).compare(known)
-            tree = state.tree.copy()
-            tree.extend([leaf.encode() for leaf in leaves[len(known) :]])
-        following = max(state.next_offset, leaves[-1].offset + 1)
-        checkpoint = Checkpoint(state.checkpoint.origin, tree.size, tree.root())
-        # Should this batch fail, its tiles are left behind.
-        self._states[log] = replace(state, swept=False)
-        return _LogBatch(stored, state, tree, following, checkpoint, tree.new_tiles())
+        self, locked: LockedLogs, states: Mapping[LogId, LogState], leaves: Leaves
+    ) -> list["_LogBatch"]:
+        opened, self._readers = self._readers, {}
+        readers, known = {}, {}
+        for log, state in states.items():
+            _check_order(log, leaves[log])
+            known[log] = [leaf for leaf in leaves[log] if leaf.offset < state.next_offset]
+            found = opened.get(log)
+            if found is None or found.checkpoint != state.checkpoint:
+                found = LogReader(StoredLog(locked, log), state.checkpoint)
+            readers[log] = found
+        self._fetch(readers, {log: [leaf.offset for leaf in each] for log, each in known.items()})
+        batches = []
+        for log, state in states.items():
+            with ledger_faults(log):
+                readers[log].compare(known[log])
+                tree = state.tree.copy()
+                tree.extend([leaf.encode() for leaf in leaves[log][len(known[log]) :]])
+            following = max(state.next_offset, leaves[log][-1].offset + 1)
+            checkpoint = Checkpoint(state.checkpoint.origin, tree.size, tree.root())
+            self._states.doubt(log)
+            stored = StoredLog(locked, log)
+            batches.append(_LogBatch(stored, state, tree, following, checkpoint, tree.new_tiles()))
+        return batches
 
-    def _read(self, stored: StoredLog, head: Head | None) -> _LogState:
-        """Return the state of a log: what this process knows, unless the head differs.
-
-        Raises:
-            EvidenceError: The checkpoint is not one of this log and its keys, or the tiles at
-                the right edge do not give its root.
-        """
-        if head is None:
-            raise EvidenceError("expected a checkpoint, found none")
-        state = self._states.get(stored.log)
-        if state is not None and state.head == head:
-            return state
-        origin = stored.log.origin(self._store_id)
-        checkpoint = open_checkpoint(head.note, self.keys, origin=origin)
-        reader = LogReader(stored, checkpoint)
-        if state is not None:
-            # Another process went on, from what this one has seen: nothing else may come.
-            reader.prove_consistency(state.checkpoint)
-        verified: dict[int, bytes] = {}
-
-        def read_tile(tile: Tile) -> bytes:
-            content = verified[tile.level] = stored.read_tile(tile)
-            return content
-
-        tree = TreeAppender.resume(checkpoint.size, read_tile)
-        if tree.root() != checkpoint.root:
-            raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
-        following = reader.leaf(checkpoint.size - 1).offset + 1 if checkpoint.size else 0
-        state = _LogState(head, checkpoint, tree, following, swept=False, verified=verified)
-        self._states[stored.log] = state
-        return state
-
-
-def _by_log(store: Logs, logs: Iterable[LogId]) -> dict[LogId, Head]:
-    by_path = {log.path: log for log in logs}
-    return {by_path[path]: head for path, head in store.heads(by_path).items()}
+    def _fetch(
+        self, readers: Mapping[LogId, LogReader], offsets: Mapping[LogId, Sequence[int]]
+    ) -> None:
+        """Read what the leaves of some offsets are in, of all logs at once."""
+        fetch_tiles(
+            {
+                reader.stored: tiles_of_offsets(
+                    reader.size, self._states.of(log).next_offset, offsets[log]
+                )
+                for log, reader in readers.items()
+            }
+        )
 
 
 def _check_order(log: LogId, leaves: Sequence[LedgerLeaf]) -> None:
@@ -291,7 +282,7 @@ class _LogBatch:
     """What a batch makes of one log; no tiles where it has no new leaves."""
 
     stored: StoredLog
-    before: _LogState
+    before: LogState
     tree: TreeAppender
     next_offset: int
     checkpoint: Checkpoint
@@ -317,7 +308,7 @@ class LedgerBatch:
         logs: Sequence[_LogBatch],
         store: LockedLogs,
         signers: Sequence[NoteSigner],
-        states: dict[LogId, _LogState],
+        states: LogStates,
     ) -> None:
         self._logs = logs
         self._store = store
@@ -351,16 +342,17 @@ class LedgerBatch:
                 for each in self._logs
             }
         )
-        for log in self._logs:  # 8.
-            swept = self._clean(log)
-            self._states[log.log] = _LogState(
+        swept = self._clean()  # 8.
+        for log in self._logs:
+            state = LogState(
                 heads[log.log.path],
                 log.checkpoint,
                 log.tree.copy(),
                 log.next_offset,
-                swept=swept,
+                swept=log.log in swept,
                 verified=verified.get(log.log, log.before.verified),
             )
+            self._states.keep(log.log, state)
         return {log.log: log.checkpoint for log in self._logs}
 
     def _read_back(self, log: _LogBatch, creations: Mapping[str, Creation]) -> dict[int, bytes]:
@@ -380,20 +372,20 @@ class LedgerBatch:
                 if held[tile] != content:
                     raise EvidenceError(f"expected {tile} as it was written, found other bytes")
             before = log.before
-            size = before.checkpoint.size
-            return verify_append(size, before.verified, log.checkpoint, held, log.stored.read_tile)
+            return verify_append(before.checkpoint.size, before.verified, log.checkpoint, held)
 
-    def _clean(self, log: _LogBatch) -> bool:
-        """Remove what the larger log has no use for; return whether no other tile is left over."""
-        before = log.before
-        if before.swept:
-            widths = {tile.full: tile.width for tile in rightmost_tiles(before.checkpoint.size)}
-            for tile in log.tiles:
-                if width := widths.get(tile.full):
-                    remove_known(self._store, log.log, tile, width)
-            return True
-        self._store.drop_unfinished(log.log.path)
-        leftovers = tiles_with_leftovers(self._store, log.log, log.tree.size)
-        tiles = dict.fromkeys([*log.tiles, *leftovers])
-        swept = [remove_narrower(self._store, log.log, tile) for tile in tiles]
-        return all(swept)
+    def _clean(self) -> set[LogId]:
+        """Remove what larger logs have no use for; return those with no other tile left over."""
+        swept = {log.log for log in self._logs if log.before.swept}
+        for log in self._logs:
+            if log.log in swept or self._store.is_shared:
+                size = log.before.checkpoint.size
+                widths = {tile.full: tile.width for tile in rightmost_tiles(size)}
+                for tile in log.tiles:
+                    if width := widths.get(tile.full):
+                        remove_known(self._store, log.log, tile, width)
+        if self._store.is_shared:
+            return swept
+        rest = [log for log in self._logs if log.log not in swept]
+        sizes = {log.log: log.tree.size for log in rest}
+        return swept | sweep(self._store, sizes, {log.log: [*log.tiles] for log in rest})

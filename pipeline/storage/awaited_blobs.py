@@ -10,6 +10,7 @@ the note, then removes it if the blob is there; an upload links the blob, then r
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from pipeline.core.layout import attachment_path
@@ -40,20 +41,29 @@ def notes_to_write(files: ReadableFiles, named: Iterable[str]) -> list[NewFile]:
 
 def forget_awaited(files: Files, named: Iterable[str]) -> None:
     """Remove the notes of blobs that are there."""
-    if not files.has_folder(AWAITED_FOLDER):
-        return
-    blobs = {attachment_path(sha256): sha256 for sha256 in named}
-    files.remove([_note_of(blobs[path]) for path in files.present(blobs)])
+    blobs = {_note_of(sha256): attachment_path(sha256) for sha256 in named}
+    noted = files.present(blobs)
+    there = files.present(blobs[note] for note in noted)
+    files.remove([note for note in noted if blobs[note] in there])
 
 
 def _note_of(sha256: str) -> str:
     return f"{AWAITED_FOLDER}/{sha256}"
 
 
-def missing_blobs(files: ReadableFiles, named: Iterable[Collection[str]]) -> list[tuple[str, ...]]:
-    """Return of each group of SHA-256 those without a file, sorted; no file is read."""
+def missing_blobs(
+    files: ReadableFiles, named: Iterable[Collection[str]], there: AbstractSet[str] = frozenset()
+) -> list[tuple[str, ...]]:
+    """Return of each group of SHA-256 those without a file, sorted; no file is read.
+
+    Args:
+        files: Of the store.
+        named: The groups.
+        there: Paths of files that are there.
+    """
     groups = [set(group) for group in named]
-    readable = files.readable({attachment_path(sha256) for group in groups for sha256 in group})
+    paths = {attachment_path(sha256) for group in groups for sha256 in group}
+    readable = there | files.readable(paths - there)
     return [
         tuple(sorted(sha256 for sha256 in group if attachment_path(sha256) not in readable))
         for group in groups

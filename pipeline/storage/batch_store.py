@@ -80,10 +80,12 @@ class BatchResult(Generic[Reported]):
     Attributes:
         outcomes: One for each record, in the order of the records.
         accepted_rejects: Failures that went through because the operator accepts them.
+        there: Paths of the files that the batch has created or found with their bytes.
     """
 
     outcomes: list[Reported]
     accepted_rejects: int
+    there: frozenset[str] = frozenset()
 
 
 class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
@@ -149,7 +151,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         with self.store.faults(), self._going_on(following, asked.all) as transaction:  # 1.
             state = asked.state(transaction.answers)
             known = state.known
-            judged = self._with_recorded_verdicts(records)
+            judged = self._with_recorded_verdicts(records, state.positions)
             firsts = _first_offsets(records) if is_consumed else {}
             may_lack_rows = transaction.may_lack_rows
             reached = self._follow(firsts, state.positions, transaction) if firsts else {}
@@ -161,7 +163,9 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             damaged = self._damaged(plan)
             accepted = check_reject_limit(plan, damaged, transaction, limit, state)
             leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
-            damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
+            creations = self._create_files(plan, leaves, written)  # 3. to 5.
+            others = {path for path, creation in creations.items() if creation in _NOT_STORED}
+            damaged |= others
             if is_consumed:  # 6.
                 transaction.advance(self.identity.epoch, following)
         # 7. The end of the block commits.
@@ -169,7 +173,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             self._corrupt(each) if damaged and each.path in damaged else each.outcome
             for each in plan.records
         ]
-        return BatchResult(outcomes, accepted)
+        return BatchResult(outcomes, accepted, frozenset(creations.keys() - others))
 
     def restore(
         self,
@@ -220,6 +224,8 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             positions = queries.positions(transaction.connection, self.identity.epoch)
             reached = self._follow(committed, positions, transaction)
             transaction.advance(self.identity.epoch, reached)
+        if self.ledger is not None:
+            self.ledger.sweep()
 
     def _follow(
         self,
@@ -232,7 +238,9 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         return follow(self.store, self.ledger, transaction, positions=positions, firsts=firsts)
 
     def _with_recorded_verdicts(
-        self, records: Sequence[JudgedRecord[Verdict | Rejected]]
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        positions: Mapping[Partition, int],
     ) -> Sequence[JudgedRecord[Verdict | Rejected]]:
         """Let a leaf with INTERNAL_ERROR stand, whatever a corrected program decides."""
         if self.ledger is None:
@@ -240,7 +248,8 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         offsets = defaultdict(list)
         for record in records:
             offsets[record.log].append(record.source.id.offset)
-        found = self.ledger.leaves_of(offsets)
+        reached = {log: positions.get((log.topic, log.partition), 0) for log in offsets}
+        found = self.ledger.leaves_of(offsets, reached)
         if not found:
             return records
         return [apply_recorded_verdict(r, found.get((r.log, r.source.id.offset))) for r in records]
@@ -295,8 +304,8 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         plan: BatchPlan[Verdict, AnyOutcome],
         leaves: Mapping[LogId, Sequence[LedgerLeaf]],
         written: WrittenAhead | None,
-    ) -> set[str]:
-        """Create the files of the plan and its leaves; return the paths that have other bytes."""
+    ) -> dict[str, Creation]:
+        """Create the files of the plan and its leaves; return what came of each path."""
         attachments = plan.attachments()
         files = self._new_files(plan.new_files(), attachments)
         if self.ledger is None or not leaves:
@@ -307,7 +316,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 batch.publish(creations)  # 5.
         # Not before the names of the blobs are durable: a note outlives a power cut too.
         forget_awaited(self._files, attachments)
-        return {path for path, creation in creations.items() if creation in _NOT_STORED}
+        return creations
 
     def _new_files(self, files: list[NewFile], attachments: Sequence[str]) -> list[NewFile]:
         """Return the files to create, in order.

@@ -51,7 +51,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         if named:
             # Asked for all of them at once.
             with self.store.faults():
-                missing = missing_blobs(self._files, named.values())
+                missing = missing_blobs(self._files, named.values(), result.there)
             for place, lacking in zip(named, missing, strict=True):
                 if lacking:
                     outcomes[place] = outcomes[place]._replace(missing_attachments=lacking)

@@ -127,7 +127,6 @@ def test_own_tiles_are_not_read_back_and_superseded_ones_go_with_the_next_swap(
     asked: list[tuple[str, str]] = []
     writer = Ledger(*opened, STORE_ID, [SIGNER])
     writer.append_all({LOG: leaves(0, 3)})
-    # The first batch of a process looks for what a killed one has left.
     writer.append_all({LOG: leaves(3, 5)})
 
     def choose(method: str, path: str) -> None:
@@ -140,4 +139,19 @@ def test_own_tiles_are_not_read_back_and_superseded_ones_go_with_the_next_swap(
     removed = {path.removeprefix(f"{log}/") for method, path in asked if method == "DELETE"}
     assert removed == {"tile/0/000.p/3", "tile/entries/000.p/3"}
     opened[1].close()
-    assert opened[1].names(LOG.path, "tile/0/000.p") == ["8"]
+    folder = f"{LOG.path}/tile/0/000.p"
+    assert opened[1].names([folder]) == {folder: ["8"]}
+
+
+def test_what_a_killed_process_left_goes_at_a_start_and_not_in_a_batch(objects: Objects) -> None:
+    killed = Ledger(*files_and_logs(objects), STORE_ID, [SIGNER])
+    for first in (0, 3, 5):
+        killed.append_all({LOG: leaves(first, first + 3)})
+    files, logs = files_and_logs(objects)
+    folder = f"{LOG.path}/tile/0/000.p"
+    started = Ledger(files, logs, STORE_ID, [SIGNER])
+    assert logs.names([folder]) == {folder: ["6", "8"]}
+    started.opened([LOG])
+    started.sweep()
+    logs.close()
+    assert logs.names([folder]) == {folder: ["8"]}

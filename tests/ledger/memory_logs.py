@@ -11,6 +11,8 @@ from tests.storage.memory_files import MemoryFiles
 class MemoryLogs:
     """The logs among some files in memory; each swap gives a checkpoint another version."""
 
+    is_shared = True
+
     def __init__(self, files: MemoryFiles) -> None:
         self._contents = files.contents
         self._swaps: dict[str, int] = {}
@@ -34,16 +36,19 @@ class MemoryLogs:
         return {
             log: Head(note, str(self._swaps.get(log, 0)))
             for log in logs
-            if (note := self.tile(log, CHECKPOINT_FILE)) is not None
+            if (note := self._contents.get(f"{log}/{CHECKPOINT_FILE}")) is not None
         }
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        """Return what has this path."""
-        return self._contents.get(f"{log}/{tile}")
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return what has these paths."""
+        return {path: self._contents[path] for path in paths if path in self._contents}
 
-    def names(self, log: str, folder: str) -> list[str]:
-        """Return the next name of every path below the folder."""
-        start = f"{log}/{folder}/"
+    def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
+        """Return the next name of every path below each folder."""
+        return {folder: self._names(folder) for folder in folders}
+
+    def _names(self, folder: str) -> list[str]:
+        start = f"{folder}/"
         below = (path.removeprefix(start) for path in self._contents if path.startswith(start))
         return sorted({path.partition("/")[0] for path in below})
 

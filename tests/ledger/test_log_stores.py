@@ -91,11 +91,11 @@ def test_tiles_are_found_by_path_and_listed_by_folder(opened: Opened) -> None:
     assert logs.with_tiles([LOG.path, OTHER_LOG.path]) == set()
     files.create([NewFile(f"{LOG.path}/tile/0/000.p/{width}", b"") for width in (10, 2)])
     assert logs.with_tiles([LOG.path, OTHER_LOG.path]) == {LOG.path}
-    assert logs.tile(LOG.path, "tile/0/000.p/2") == b""
-    assert logs.tile(LOG.path, "tile/0/000") is None
-    assert logs.names(LOG.path, "tile/0") == ["000.p"]
-    assert logs.names(LOG.path, "tile/0/000.p") == ["10", "2"]
-    assert logs.names(LOG.path, "tile/1") == []
+    tiles = [f"{LOG.path}/tile/0/000{end}" for end in (".p/2", "", ".p/10")]
+    assert logs.tiles(tiles) == {tiles[0]: b"", tiles[2]: b""}
+    found = {"tile/0": ["000.p"], "tile/0/000.p": ["10", "2"], "tile/1": []}
+    names = {f"{LOG.path}/{folder}": names for folder, names in found.items()}
+    assert logs.names(names) == names
     assert logs.logs() == [LOG.path]
 
 
@@ -106,11 +106,12 @@ def test_what_is_superseded_is_removed_and_what_is_not_there_is_no_fault(opened:
     with logs.locked([LOG.path]) as locked:
         locked.drop_unfinished(LOG.path)
         locked.remove(LOG.path, "tile/0/000.p", ["1", "9"], and_folder=False)
-        assert locked.names(LOG.path, "tile/0/000.p") == ["2"]
+        folders = [f"{LOG.path}/tile/0/000.p", f"{LOG.path}/tile/0"]
+        assert locked.names(folders) == {folders[0]: ["2"], folders[1]: ["000.p"]}
         locked.remove(LOG.path, "tile/0/000.p", ["2"], and_folder=True)
         locked.remove(LOG.path, "tile/0/001.p", ["1"], and_folder=True)
         locked.remove(LOG.path, "tile/9/000.p", ["1"], and_folder=True)
-        assert locked.names(LOG.path, "tile/0") == []
+        assert locked.names(folders) == {folder: [] for folder in folders}
 
 
 def ledger(opened: Opened) -> Ledger:

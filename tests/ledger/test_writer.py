@@ -556,7 +556,7 @@ def test_what_was_verified_before_may_not_change_in_memory(tmp_path: Path) -> No
         root.mkdir()
         writer = ledger(root)
         writer.append_all({LOG: leaves(0, 5)})
-        tree = writer._states[LOG].tree
+        tree = writer._states.of(LOG).tree
         content = tree._bundle if level == ENTRIES else tree._rows[level].content
         content[3] ^= 1
         with pytest.raises(IntegrityError, match="to begin as it was verified before"):

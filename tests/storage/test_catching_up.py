@@ -1,5 +1,6 @@
 """An index that has lost rows follows the ledger of its store before it goes on."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ class CountedLogs(DiskLogs):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.reads: list[tuple[str, str]] = []
+        self.reads: list[str] = []
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        self.reads.append((log, tile))
-        return super().tile(log, tile)
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        wanted = list(paths)
+        self.reads += wanted
+        return super().tiles(wanted)
 
 
 def counted(root: Path) -> tuple[CountedLogs, Ledger]:
@@ -142,7 +144,7 @@ def test_a_gap_of_offsets_searches_no_log(tmp_path: Path) -> None:
             logs.reads.clear()
             assert kinds(store.commit([run(offset)])) == ["persisted"]
             # To follow the log, and for the leaves of the batch.
-            assert logs.reads == [(LOG.path, CHECKPOINT_FILE)] * 2
+            assert logs.reads == [f"{LOG.path}/{CHECKPOINT_FILE}"] * 2
 
 
 def test_an_index_ahead_of_a_log_follows_nothing(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_an_index_ahead_of_a_log_follows_nothing(tmp_path: Path) -> None:
         for offset, position in ((7, 50), (60, 61)):
             logs.reads.clear()
             assert kinds(store.commit([run(offset)])) == ["persisted"]
-            assert {tile for _, tile in logs.reads} == {CHECKPOINT_FILE}
+            assert {path.rpartition("/")[2] for path in logs.reads} == {CHECKPOINT_FILE}
             assert store.index.positions(1) == {PLACE: position}
         # Nor does a start that follows the log move it back.
         change_index(tmp_path, "UPDATE positions SET next_offset = 90")
@@ -171,7 +173,7 @@ def test_the_log_of_an_earlier_epoch_is_not_followed(tmp_path: Path) -> None:
     with opened(tmp_path, ledger=its_ledger) as store:
         assert kinds(store.commit([run(5, epoch=2)])) == ["persisted"]
         assert store.index.positions(2) == {PLACE: 6}
-    assert LOG.path not in {log for log, _ in logs.reads}
+    assert not any(path.startswith(f"{LOG.path}/") for path in logs.reads)
     assert {path: on_disk(tmp_path)[path] for path in before} == before
 
 

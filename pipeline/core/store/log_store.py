@@ -1,6 +1,6 @@
 """The logs of a store: tiles that never change, and checkpoints that are swapped for later ones.
 
-A log is named by its folder, such as `ledger/1/rmos.runs.requests-0`, a tile by its path in there.
+A log is named by its folder, such as `ledger/1/rmos.runs.requests-0`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,14 @@ class Head(NamedTuple):
 
 
 class Logs(Protocol):
-    """Logs to read."""
+    """Logs to read.
+
+    Attributes:
+        is_shared: Whether many hosts write them: nothing is locked, a swap finds out who went on,
+            and each question is a way to another host and back.
+    """
+
+    is_shared: bool
 
     def faults(self) -> AbstractContextManager[None]:
         """Translate a fault of the store into StoreError while the block runs."""
@@ -35,11 +42,11 @@ class Logs(Protocol):
     def heads(self, logs: Iterable[str]) -> dict[str, Head]:
         """Return the head of each of `logs`; one without a checkpoint is left out."""
 
-    def tile(self, log: str, tile: str) -> bytes | None:
-        """Return the bytes under the path of a tile; None where there is no such file."""
+    def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of tiles by their paths; what is not there is left out."""
 
-    def names(self, log: str, folder: str) -> list[str]:
-        """Return the names in a folder of a log, in order; none where there is no such folder."""
+    def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names in each folder, in order; none where there is no such folder."""
 
 
 class LockedLogs(Logs, Protocol):

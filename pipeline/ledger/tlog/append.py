@@ -183,7 +183,6 @@ def verify_append(
     verified: Mapping[int, bytes],
     checkpoint: Checkpoint,
     held: Mapping[Tile, bytes],
-    read_tile: TileReader,
 ) -> dict[int, bytes]:
     """Check the tiles of an append as the disk holds them; no leaf is hashed twice.
 
@@ -195,17 +194,16 @@ def verify_append(
         verified: What the append before returned.
         checkpoint: That of the log now.
         held: The new tiles, `tiles_of_append`, as they were read.
-        read_tile: Reads those that were there.
 
     Returns:
-        The last bundle and its tile of level 0 where they are partial, by level.
+        The partial tiles of the log now, by level.
 
     Raises:
         EvidenceError: A tile is not one of this log.
     """
-    hashes = TileHashes(
-        checkpoint.size, lambda tile: held[tile] if tile in held else read_tile(tile)
-    )
+    known_tiles = {tile: verified[tile.level] for tile in rightmost_tiles(old_size)}
+    known_tiles |= held
+    hashes = TileHashes(checkpoint.size, known_tiles.__getitem__)
     old_index, old_width = divmod(old_size, TILE_WIDTH)
     for tile, bundle in held.items():
         if tile.level != ENTRIES:
@@ -219,8 +217,4 @@ def verify_append(
         check_bundle(tile, parse_bundle(added, bundle[len(known) :]), nodes[first:], first)
         # A path holds a hash over every other leaf: one that verifies vouches for the whole tile.
         verified_path(tile.index * TILE_WIDTH, checkpoint, hashes.node)
-    return {
-        tile.level: content
-        for tile, content in held.items()
-        if tile.is_partial and tile.level in {ENTRIES, 0}
-    }
+    return {tile.level: known_tiles[tile] for tile in rightmost_tiles(checkpoint.size)}

@@ -248,6 +248,11 @@ class TileHashes:
 
 
 def _load_tile(size: int, read_tile: TileReader, level: int, index: int) -> list[bytes]:
-    count = size >> TILE_HEIGHT * level
-    tile = Tile(level, index, min(TILE_WIDTH, count - index * TILE_WIDTH))
+    tile = tile_at(size, level, index)
     return parse_tile(tile, read_tile(tile))
+
+
+def tile_at(size: int, level: int, index: int) -> Tile:
+    """Return the tile or bundle at (level, index), as wide as a log of `size` leaves makes it."""
+    count = size >> TILE_HEIGHT * max(level, 0)
+    return Tile(level, index, min(TILE_WIDTH, count - index * TILE_WIDTH))
