@@ -51,9 +51,10 @@ structlog.configure(
 
 @pytest.fixture(scope="session", autouse=True)
 def own_configuration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the keys of tests' ledgers in a folder of the session, also in its processes."""
+    """Keep keys of ledgers and journals of audits in folders of the session, also of processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

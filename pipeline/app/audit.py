@@ -3,12 +3,14 @@
 `faststream run pipeline.app.audit:app` runs it, as `rmos worker audit` does.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from pipeline.app.application import WorkerApplication
 from pipeline.app.worker import Worker, read_whatever_comes, running, started, started_sender
+from pipeline.audit.audited_store import audited_store
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.audit.worker.run import Auditing
@@ -18,7 +20,7 @@ from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.consumers.start.checks import check_audit_start
 from pipeline.ledger.witnessed import trusted_checkpoints
-from pipeline.settings import Settings, refuse_shared
+from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
 
 
@@ -41,20 +43,21 @@ async def prepared_audit(
         StoreError: The store is not usable, or does not fit the broker.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
-    refuse_shared(settings, "The audit worker")
     read_whatever_comes()
     async with AsyncExitStack() as stack:
-        store = await check_audit_start(settings)
+        store = await asyncio.to_thread(audited_store, settings)
+        stack.callback(store.let_go)
+        await check_audit_start(settings, store)
         identity = store.identity
         # A missing key or a file that cannot be used is reported now, not at the first audit.
-        verifier_keys(settings, identity)
+        verifier_keys(settings, identity, store.files)
         trusted_checkpoints(settings.audit_trusted_dir)
         show_last_audits(store.files, clock())
         sender = await started_sender(settings, stack)
         auditing = Auditing(
             settings,
             store,
-            lambda: verifier_keys(settings, identity),
+            lambda: verifier_keys(settings, identity, store.files),
             lambda: trusted_checkpoints(settings.audit_trusted_dir),
             clock,
         )
@@ -74,7 +77,7 @@ async def prepared_audit(
             requests,
             [handling, scheduling],
             [handler.standing],
-            {"store": str(settings.data_dir), "store_id": identity.store_id},
+            {"store": store.name, "store_id": identity.store_id},
         )
 
 

@@ -278,5 +278,5 @@ async def _log(settings: Settings, topic: str, group: str, writes: Iterable[str]
 
 
 async def _audit(settings: Settings) -> Found:
-    await check_audit_start(settings)
+    await check_audit_start(settings, disk_contents(settings.data_dir))
     return State.FINE, f"{settings.topics.audit_group} would start."

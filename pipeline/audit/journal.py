@@ -14,32 +14,51 @@ counts. The states of a part, and what happens if the process dies there:
 | done, and flushed | it is passed over |
 
 The report, in `audits/<audit_id>.json`, has verdicts, counts, and the size of each log.
+
+Nobody appends to an object of a bucket. So the journal of an audit of such a store is kept beside
+it, on the host that audits, and becomes an object once there is a report:
+
+| state | if the process dies here | if another host gets the request |
+|---|---|---|
+| parts done | they are passed over | the audit begins again |
+| report written | the journal becomes an object | the report is published, without findings |
+| the journal is an object | it is removed here | nothing is left to do |
 """
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from pipeline.audit.rules.finding import MISSING_BLOB
-from pipeline.audit.steps import LEDGER_PART
+from pipeline.audit.steps import LEDGER_PART, PLACES_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.store.files import Creation, Files, NewFile, NotAFileError, ReadableFiles
-from pipeline.disk.append_only_file import AppendOnlyFile, SealedError, seal_file
+from pipeline.disk.append_only_file import (
+    AppendOnlyFile,
+    SealedError,
+    make_private_folder,
+    remove_file,
+    seal_file,
+)
 from pipeline.disk.faults import store_faults
 from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.regular_files import open_below
 from pipeline.errors import IntegrityError
+from pipeline.settings import Settings
 from pipeline.storage.archives import is_gone
 from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
+_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -63,11 +82,20 @@ class JournalState:
 
 def journal_path(root: Path, audit_id: str) -> Path:
     """Return where the findings of an audit are."""
-    return root / _path_of(audit_id)
+    return root / journal_name(audit_id)
 
 
-def _path_of(audit_id: str) -> str:
+def journal_name(audit_id: str) -> str:
+    """Return where the findings of an audit are, relative to the store."""
     return f"{AUDITS_FOLDER}/{audit_id}.ndjson"
+
+
+def journal_root(settings: Settings) -> Path:
+    """Return below which folder journals are appended to: the store's, or one of this user."""
+    if settings.store_url is None:
+        return settings.data_dir
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "rmos" / quote(settings.store_url, safe="")
 
 
 def read_journal(lines: Iterable[bytes]) -> JournalState:
@@ -103,7 +131,7 @@ def _finish(
 def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
     """Return how many of how many files are in parts that are done; None if unknown."""
     try:
-        descriptor, _ = open_below(root, _path_of(audit_id))
+        descriptor, _ = open_below(root, journal_name(audit_id))
         with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
             parts = read_journal(file).parts
     except OSError:
@@ -144,7 +172,7 @@ class AuditJournal:
             StoreError: The disk failed.
         """
         refuse_as_root(root)
-        path = _path_of(audit_id)
+        path = journal_name(audit_id)
         with store_faults(root):
             try:
                 file = AppendOnlyFile.take(root, path)
@@ -205,7 +233,66 @@ def seal_journal(root: Path, audit_id: str) -> None:
         StoreError: The disk failed.
     """
     with store_faults(root):
-        seal_file(root, _path_of(audit_id))
+        seal_file(root, journal_name(audit_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Journals:
+    """The journals of audits under way.
+
+    Attributes:
+        root: Below which folder they are.
+        becoming: The files of the store, where that folder is not the store's: a journal becomes
+            one of them at its end.
+    """
+
+    root: Path
+    becoming: Files | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, files: Files) -> Self:
+        """Return those of the store with these files, which the settings name."""
+        return cls(journal_root(settings), files if settings.is_shared else None)
+
+    def take(self, audit_id: str) -> AuditJournal | None:
+        """Take the journal of an audit, as `AuditJournal.take`."""
+        if self.becoming is not None:
+            with store_faults(self.root):
+                make_private_folder(self.root)
+        return AuditJournal.take(self.root, audit_id)
+
+    def end(self, audit_id: str) -> None:
+        """Close a journal for good, once there is a report; that there is none is no fault.
+
+        Raises:
+            StoreError: The disk failed, or a bucket does not answer.
+        """
+        if self.becoming is None:
+            seal_journal(self.root, audit_id)
+            return
+        path = journal_name(audit_id)
+        with store_faults(self.root):
+            try:
+                descriptor, _ = open_below(self.root, path)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+                # One that was given up to another host is not that of the report.
+                if PLACES_PART in read_journal(file).parts:
+                    file.seek(0)
+                    _upload(self.becoming, path, file)
+            remove_file(self.root, path)
+
+
+def _upload(files: Files, path: str, file: IO[bytes]) -> None:
+    with files.faults():
+        upload = files.begin_upload()
+        try:
+            while piece := file.read(_PIECE_BYTES):
+                upload.write(piece)
+            upload.publish(path)
+        finally:
+            upload.end()
 
 
 REPORT_LIMIT_BYTES: Final = 16 << 20
@@ -218,8 +305,13 @@ def report_name(audit_id: str) -> str:
 
 
 def has_report(files: ReadableFiles, audit_id: str) -> bool:
-    """Return whether an audit has a report; not, where nobody can look."""
-    return not is_gone(files, report_name(audit_id))
+    """Return whether an audit has a report; not, where nobody may look.
+
+    Raises:
+        StoreAwayError: A bucket does not answer.
+    """
+    with files.faults():
+        return not is_gone(files, report_name(audit_id))
 
 
 def read_report(files: ReadableFiles, audit_id: str) -> tuple[dict[str, Any], bytes] | None:

@@ -1,14 +1,13 @@
 """What audits left in a store, for readers: which there are, and their findings piece by piece."""
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pipeline.audit.journal import AUDITS_FOLDER, journal_path
-from pipeline.core.store.files import NotAFileError
-from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import entries_below, open_below, state_of_any
+from pipeline.audit.journal import AUDITS_FOLDER, journal_name
+from pipeline.core.store.files import NotAFileError, OpenFile, ReadableFiles
 from pipeline.errors import NotFoundError
 from schemas.fields import is_audit_id
 
@@ -30,21 +29,19 @@ class AuditFile:
     written_ns: int
 
 
-def audit_files(root: Path) -> list[AuditFile]:
+def audit_files(files: ReadableFiles) -> list[AuditFile]:
     """Return the audits that left a report or a journal, the last one first; nothing is read.
 
     Raises:
-        StoreError: The disk failed.
+        StoreError: The disk failed, or a bucket does not answer.
     """
     found: dict[str, AuditFile] = {}
-    with store_faults(root):
+    with files.faults():
         # Of `a.json` and `a.ndjson` the report counts.
-        for path, is_folder in sorted(entries_below(root, AUDITS_FOLDER)):
+        for path, written_ns in sorted(files.written_ns(AUDITS_FOLDER).items()):
             audit_id, _, kind = path.rpartition("/")[2].rpartition(".")
-            if is_folder or kind not in {"json", "ndjson"} or not is_audit_id(audit_id):
-                continue
-            state = state_of_any(root / path)
-            found.setdefault(audit_id, AuditFile(audit_id, kind == "json", state.st_mtime_ns))
+            if kind in {"json", "ndjson"} and is_audit_id(audit_id):
+                found.setdefault(audit_id, AuditFile(audit_id, kind == "json", written_ns))
     return sorted(found.values(), key=lambda each: (-each.written_ns, each.audit_id))
 
 
@@ -61,25 +58,23 @@ class FindingsPage:
     following: int | None
 
 
-def read_findings(root: Path, audit_id: str, start: int, most: int) -> FindingsPage:
+def read_findings(files: ReadableFiles, audit_id: str, start: int, most: int) -> FindingsPage:
     """Return findings of an audit, at most so many, from the line that begins at byte `start`.
 
     Raises:
         NotFoundError: There is no journal, or no line begins there.
-        StoreError: The disk failed.
+        StoreError: The disk failed, or a bucket does not answer.
     """
-    path = journal_path(root, audit_id).relative_to(root).as_posix()
     findings: list[dict[str, Any]] = []
-    with store_faults(root):
+    with files.faults():
         try:
-            descriptor, _ = open_below(root, path)
+            opened = files.open(journal_name(audit_id))
         except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
             raise NotFoundError("NOT_FOUND: The audit has left no findings here.") from error
-        with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
-            file.seek(max(start - 1, 0))
-            if start and file.read(1) != b"\n":
+        with closing(opened) as file:
+            if start and file.read(start - 1, 1) != b"\n":
                 raise NotFoundError("NOT_FOUND: No finding begins there.")
-            while line := file.readline(_LINE_LIMIT_BYTES):
+            for line in _lines(file, start):
                 document = _document(line)
                 if document is None:
                     break
@@ -89,6 +84,19 @@ def read_findings(root: Path, audit_id: str, start: int, most: int) -> FindingsP
                     findings.append(document)
                 start += len(line)
     return FindingsPage(findings, None)
+
+
+def _lines(file: OpenFile, offset: int) -> Iterator[bytes]:
+    """Yield the lines from an offset on, each with its end; what is longer than any comes cut."""
+    left = b""
+    while piece := file.read(offset, _LINE_LIMIT_BYTES):
+        offset += len(piece)
+        *whole, left = (left + piece).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+        if len(left) >= _LINE_LIMIT_BYTES:
+            break
+    if left:
+        yield left
 
 
 def _document(line: bytes) -> dict[str, Any] | None:

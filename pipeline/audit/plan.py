@@ -12,22 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import quote
+from typing import Any, NamedTuple, TypeAlias
 
 from pipeline.audit import queries
+from pipeline.audit.audited_store import AuditedIndex
 from pipeline.core.layout import ArtifactPath, parse_path
-from pipeline.core.store.files import NotAFileError, ReadableFiles
-from pipeline.disk.regular_files import state_of
-from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError, has_no_room
+from pipeline.core.store.files import ReadableFiles
+from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.archives import ArchiveRecord, is_gone
-from pipeline.storage.index.schema import SCHEMA
 from schemas.audit_request import AuditScope
-
-NO_INDEX: Final = "no such file"
-"""Why the index cannot be read where there is none."""
 
 RunRow: TypeAlias = tuple[str | None, bool, str, str | None, int | None, int, int, int]
 """run_id, whether it is of kind run, date, sha256, size, broker time, number, offset."""
@@ -76,49 +71,15 @@ class AuditPlan:
         """Close the file."""
         self._db.close()
 
-    def begin(self, index: Path) -> str | None:
+    def begin(self, index: AuditedIndex) -> str | None:
         """Begin to read the index as it is now; return why it cannot be read, if so."""
-        try:
-            if state_of(str(index)) is None:
-                return NO_INDEX
-        except NotAFileError as error:
-            return str(error)
-        try:
-            self._db.execute(queries.ATTACH_INDEX.format(quote(str(index))))
-        except SqliteError as error:
-            return str(error)
-        try:
-            found = self.value(queries.INDEX_VERSION)
-            if found != SCHEMA.format:
-                self._db.execute("DETACH store")
-                return f"an index of format {found}, not {SCHEMA.format}"
-            self._db.execute("BEGIN")
-            # Only now the index is read, and stays as it is for this transaction.
-            self.value(queries.FIRST_READ)
-        except SqliteError as error:
-            self._abandon_rows()
-            return str(error)
-        return None
+        return index.begin(self._db)
 
-    def copy_rows(self) -> str | None:
+    def copy_rows(self, index: AuditedIndex) -> str | None:
         """Copy the rows that `begin` sees; return why they cannot be read, if so."""
-        try:
-            for statement in queries.COPY_ROWS:
-                self._db.execute(statement)
-            self._db.execute("COMMIT")
-            self._db.execute("DETACH store")
-        except SqliteError as error:
-            if has_no_room(error):
-                raise  # The plan's own file has no room: that is no fault of the index.
-            self._abandon_rows()
-            return str(error)
-        self.has_rows = True
-        return None
-
-    def _abandon_rows(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        self._db.execute("DETACH store")
+        failed = index.copy(self._db)
+        self.has_rows = failed is None
+        return failed
 
     @property
     def knows_runs(self) -> bool:

@@ -67,6 +67,7 @@ COPY_ROWS: Final = (
     FROM store.advisories ORDER BY run_id, advisory_id""",
     "INSERT INTO attachment_rows SELECT run_id, sha256 FROM store.attachments",
 )
+ADD_ROWS: Final = "INSERT INTO {0} VALUES ({1})"
 HAS_ROWS: Final = "SELECT EXISTS (SELECT 1 FROM run_rows) OR EXISTS (SELECT 1 FROM advisory_rows)"
 HAS_RUN_ROWS: Final = "SELECT 1 FROM run_rows LIMIT 1"
 
@@ -268,6 +269,13 @@ SORT_WITHHELD: Final = tuple(
         f"CREATE TEMP TABLE IF NOT EXISTS {name}_by_run AS SELECT * FROM main.{name}",
         f"CREATE INDEX IF NOT EXISTS temp.of_{name} ON {name}_by_run (run_id)",
     )
+)
+INDEX_ROWS: Final = (
+    (runs.name, INDEX_RUNS),
+    (attachments.name, INDEX_ATTACHMENTS),
+    (withheld_blobs.name, INDEX_WITHHELD),
+    (withheld_payloads.name, INDEX_PAYLOADS),
+    (advisories.name, INDEX_ADVISORIES),
 )
 INDEX_REQUESTS: Final = """SELECT DISTINCT request_sha256 FROM runs
     WHERE request_sha256 IN (SELECT value FROM json_each(?))"""

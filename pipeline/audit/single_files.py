@@ -23,8 +23,9 @@ from pipeline.audit.steps import StepResult
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.core.store.identity import STORE_FILE
+from pipeline.disk.inspection import DiskInspection
 from pipeline.disk.regular_files import opened, read_open
-from pipeline.disk.stored_files import StoredFiles
+from pipeline.disk.stored_files import OpenDiskFile, StoredFiles
 from pipeline.errors import InputError
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from schemas.advisory_link import ADVISORY_LINK_VERSION
@@ -57,7 +58,7 @@ def _check(root: Path | None, path: str, descriptor: int, size_bytes: int) -> li
     if is_sha256(path.rpartition("/")[2]):
         found, result = parse_path(path), StepResult()
         area = found.area if isinstance(found, BlobPath) else BlobArea.ATTACHMENTS
-        check_bytes(path, area, descriptor, result)
+        check_bytes(path, area, OpenDiskFile.of(descriptor), result)
         return result.findings
     if size_bytes > DOCUMENT_LIMIT_BYTES:
         expected = f"an artifact or a link, which have at most {DOCUMENT_LIMIT_BYTES:,} bytes"
@@ -100,7 +101,7 @@ def _is_link(content: bytes) -> bool:
 
 def _check_blob(root: Path, path: str, named_by: str) -> Iterator[Finding]:
     result = StepResult()
-    if not check_blob(root, path, reads=True, result=result):
+    if not check_blob(DiskInspection(root), path, reads=True, result=result):
         yield missing_blob(StoredFiles(root), path, named_by)
     # A file that was sent to another machine has its bytes, not its mode.
     yield from (each for each in result.findings if each.code != "MODE_DIFFERS")

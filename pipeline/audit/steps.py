@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pipeline.audit import queries
-from pipeline.audit.plan import open_plan
+from pipeline.audit.audited_store import AuditedStore, RowReader
+from pipeline.audit.plan import open_plan, plan_faults
 from pipeline.audit.rules.finding import MISSING_BLOB, Finding
 from pipeline.audit.rules.request import is_sampled
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
-from pipeline.core.store.contents import StoreContents
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.sqlite.file import read_only
-from pipeline.disk.sqlite.reading import ReadConnection
 from pipeline.disk.sqlite.scratch import ScratchDatabase
-from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_finding import AuditCode
 
 Depth = Literal["names", "bytes", "content"]
@@ -37,7 +33,7 @@ class AuditContext:
     """What an audit is about.
 
     Attributes:
-        root: Folder of the store.
+        opened: Opens the store, in any process.
         plan: File of the plan.
         audit_id: Seeds the sample.
         depth: Of files that are read.
@@ -47,7 +43,7 @@ class AuditContext:
         of_some_runs: Whether the scope is a list of runs, so that other names do not count.
     """
 
-    root: str
+    opened: Callable[[], AuditedStore]
     plan: str
     audit_id: str
     depth: Depth
@@ -75,7 +71,6 @@ class AuditReader:
 
     def __init__(self, context: AuditContext) -> None:
         self.context = context
-        self.root = Path(context.root)
         self._open = ExitStack()
 
     def close(self) -> None:
@@ -83,9 +78,11 @@ class AuditReader:
         self._open.close()
 
     @cached_property
-    def store(self) -> StoreContents:
-        """The store; what only a disk has, such as the modes of files, is looked up in `root`."""
-        return disk_contents(self.root)
+    def store(self) -> AuditedStore:
+        """The store."""
+        opened = self.context.opened()
+        self._open.callback(opened.let_go)
+        return opened
 
     @cached_property
     def plan(self) -> ScratchDatabase:
@@ -93,13 +90,13 @@ class AuditReader:
         return self._open.enter_context(closing(open_plan(Path(self.context.plan))))
 
     @cached_property
-    def index(self) -> ReadConnection | None:
+    def index(self) -> RowReader | None:
         """The index, where artifacts are read that its rows are compared with."""
         if self.context.depth != "content" or not self.context.share:
             return None
         if self.plan.execute(queries.HAS_RUN_ROWS).fetchone() is None:
             return None
-        return self._open.enter_context(closing(read_only(self.root / INDEX_FILE)))
+        return self._open.enter_context(closing(self.store.index.reader()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +133,13 @@ class StepResult:
     def add(self, *findings: Finding) -> None:
         """Add findings."""
         self.findings += findings
+
+    def take(self, other: "StepResult") -> None:
+        """Add what a part of the step found."""
+        self.findings += other.findings
+        self.suspects += other.suspects
+        for name, number in other.counts.items():
+            self.count(name, number)
 
     def count(self, name: str, number: int = 1) -> None:
         """Count something that was checked."""
@@ -251,7 +255,10 @@ def _be_ready() -> None:
 
 
 def _run(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    return function(_reader, *arguments)
+    assert _reader is not None
+    # Here as where its result is taken: an error of a client cannot be pickled.
+    with _reader.store.faults(), plan_faults():
+        return function(_reader, *arguments)
 
 
 LEDGER_PART: Final = "ledger"

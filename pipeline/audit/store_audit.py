@@ -19,10 +19,12 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from pipeline.audit import queries
+from pipeline.audit.audited_store import NO_INDEX, AuditedStore
 from pipeline.audit.checks.blobs import (
     BLOB_FOLDER,
     SLICE_BLOBS,
@@ -43,7 +45,7 @@ from pipeline.audit.checks.logs import (
 )
 from pipeline.audit.checks.names import check_names, still_unexplained
 from pipeline.audit.checks.places import check_places, dates_of_runs, folders_in
-from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
+from pipeline.audit.plan import AuditPlan, plan_faults
 from pipeline.audit.rules.finding import ARCHIVED, Asked, Finding, verdicts
 from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.steps import (
@@ -60,9 +62,6 @@ from pipeline.audit.steps import (
 )
 from pipeline.core.layout import ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.store.contents import StoreContents
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -87,11 +86,8 @@ _COUNTED: Final = (
 class StoreAudit:
     """One audit. Use it as a context: its temporary files and processes are gone at its end.
 
-    Only the store's identity is read before it runs; where there is no store, that raises
-    StoreNotReadyError.
-
     Attributes:
-        root: Folder of the store.
+        store: The store.
         request: What is asked.
         keys: Whose signatures under checkpoints count.
         trusted: Checkpoints of third parties; the caller has checked who signed them.
@@ -102,7 +98,7 @@ class StoreAudit:
         depth: How closely files are checked that are read.
     """
 
-    root: Path
+    store: AuditedStore
     request: AuditRequest
     keys: Sequence[VerifierKey]
     _: KW_ONLY
@@ -113,8 +109,7 @@ class StoreAudit:
     depth: Depth = "content"
 
     def __post_init__(self) -> None:
-        """Open the files and logs of the store."""
-        self.store: StoreContents = disk_contents(self.root)
+        """Begin with no log."""
         self.logs: list[AuditedLog] = []
         self._store_root: str | None = None
         self._open = ExitStack()
@@ -172,16 +167,15 @@ class StoreAudit:
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
         plan = AuditPlan(Path(folder) / "plan.sqlite3", self.store.files)
         self._open.callback(plan.close)
-        index = self.root / INDEX_FILE
-        with shared_lock(self.root / INDEX_LOCK):
+        with self.store.lock.between_batches():
             notes = read_notes(self.store.logs)
-            failed = plan.begin(index)
+            failed = plan.begin(self.store.index)
             # No worker has opened it: the first one makes the index, before any log or run.
             is_unused = failed == NO_INDEX and not notes and not dates_of_runs(self.store.files)
         findings = self._open_logs(notes)
         pool = self._open.enter_context(StepPool(self._count_processes(), self._context(plan)))
         # While the processes start.
-        failed = failed or plan.copy_rows()
+        failed = failed or plan.copy_rows(self.store.index)
         if failed is not None and not is_unused:
             missing = Finding("INDEX_MISSING", INDEX_FILE, "an index that can be read", failed)
             findings.append(missing)
@@ -219,7 +213,7 @@ class StoreAudit:
     def _context(self, plan: AuditPlan) -> AuditContext:
         shares = {"quick": 0.0, "full": 1.0, "sampled": self.share}
         return AuditContext(
-            root=str(self.root),
+            opened=self.store.again,
             plan=str(plan.path),
             audit_id=self.request.audit_id,
             depth=self.depth,
@@ -277,12 +271,10 @@ class StoreAudit:
 
     def _dates_with(self, run_id: str) -> list[str]:
         """Return the dates in whose folder there is a file of the run."""
-        files = self.store.files
-        return [
-            date
-            for date in dates_of_runs(files)
-            if not is_gone(files, str(ArtifactPath(date, run_id)))
-        ]
+        files, dates = self.store.files, dates_of_runs(self.store.files)
+        paths = [str(ArtifactPath(date, run_id)) for date in dates]
+        gone = files.at_once(partial(is_gone, files), paths)
+        return [date for date, is_missing in zip(dates, gone, strict=True) if not is_missing]
 
     def _steps_of(self, part: str, plan: AuditPlan, context: AuditContext) -> Iterator[Step]:
         yield Step(part, check_area, (part,))
@@ -297,7 +289,7 @@ class StoreAudit:
         if not suspects:
             return StepResult()
         # Many at a time: each look waits for the store's lock, which writers hold most of the time.
-        found = still_unexplained(self.store, self.root, plan, self.logs, suspects, keys=self.keys)
+        found = still_unexplained(self.store, plan, self.logs, suspects, keys=self.keys)
         return StepResult(list(found))
 
     def report(self, tally: Tally, *, started_at_utc: str, finished_at_utc: str) -> dict[str, Any]:

@@ -87,9 +87,13 @@ class Connection:
         return names_of(folder, obstore.list_with_delimiter(self.store, folder or None))
 
     def below(self, folder: str) -> Iterator[str]:
-        """Yield the path of every object below a folder, 1,000 of one request."""
-        for found in obstore.list(self.store, folder or None, chunk_size=1000):
-            yield from (path for each in found if (path := each["path"]) != folder)
+        """Yield the path of every object below a folder, in the order of the keys."""
+        return (each["path"] for each in self.each_below(folder))
+
+    def each_below(self, folder: str, after: str | None = None) -> "Iterator[ObjectMeta]":
+        """Yield every object below a folder, 1,000 of one request; those behind the key `after`."""
+        for found in obstore.list(self.store, folder or None, offset=after, chunk_size=1000):
+            yield from (each for each in found if each["path"] != folder)
 
 
 def names_of(folder: str, found: "ListResult[Sequence[ObjectMeta]]") -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Final
 
+from pipeline.bucket.inspection import BucketInspection
 from pipeline.bucket.objects import IN_FLIGHT, Objects
 from pipeline.bucket.open_object import OpenObject
 from pipeline.bucket.uploads import BucketUpload
@@ -48,6 +49,10 @@ class BucketFiles:
     def name(self) -> str:
         """The URL."""
         return self._objects.name
+
+    def inspection(self) -> BucketInspection:
+        """Return what an audit asks about the files."""
+        return BucketInspection(self._objects)
 
     def faults(self) -> AbstractContextManager[None]:
         """Translate a fault of the bucket into StoreError while the block runs."""
@@ -137,6 +142,13 @@ class BucketFiles:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+    def written_ns(self, folder: str) -> dict[str, int]:
+        """Return when each file in a folder was written last, in ns since 1970, by its path."""
+        return {
+            each["path"]: int(each["last_modified"].timestamp() * 1e9)
+            for each in self._objects.each_below(folder)
+        }
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a file.

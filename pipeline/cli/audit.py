@@ -90,26 +90,28 @@ def report(
     audit_id: Annotated[str, typer.Argument(metavar="AUDIT_ID")],
     as_json: AsJson = False,
 ) -> None:
-    """Print the report of an audit of the store in RMOS_DATA_DIR; exit 5 if it found anything."""
-    from pipeline.disk.contents import disk_contents
+    """Print the report of an audit of the store; exit 5 if it found anything."""
+    from pipeline.storage.contents import opened_contents
 
-    root = read_settings().data_dir
-    found = _read_report(disk_contents(root).files, root, audit_id)
+    settings = read_settings()
+    with opened_contents(settings) as store:
+        found = _read_report(store.files, settings, audit_id)
     _end(found if as_json else None, found)
 
 
-def _read_report(files: "ReadableFiles", root: Path, audit_id: str) -> dict[str, Any]:
-    from pipeline.audit.journal import journal_progress, read_report
+def _read_report(files: "ReadableFiles", settings: Settings, audit_id: str) -> dict[str, Any]:
+    from pipeline.audit.journal import journal_progress, journal_root, read_report
 
     # By its pattern first: nothing else may become a path.
     stored = read_report(files, audit_id) if is_audit_id(audit_id) else None
     if stored is not None:
         return stored[0]
+    root = journal_root(settings)
     if is_audit_id(audit_id) and journal_progress(root, audit_id) is not None:
         raise NotFoundError(
             f"The audit {audit_id} is not done yet: rmos audit run --audit-id waits for it."
         )
-    raise NotFoundError(f"There is no audit {audit_id!r} in the store {root}.")
+    raise NotFoundError(f"There is no audit {audit_id!r} in the store {files.name}.")
 
 
 @app.command(name="file")
@@ -280,11 +282,11 @@ async def ask_audit(
         ReceiptTimeoutError: No worker is there.
         BrokerError: The broker cannot be reached.
     """
-    from pipeline.audit.journal import journal_progress
+    from pipeline.audit.journal import journal_progress, journal_root
     from pipeline.audit.worker.asking import listening, publish_audit
     from pipeline.broker.sending.requests import RequestSender
 
-    sender = RequestSender(settings)
+    sender, root = RequestSender(settings), journal_root(settings)
     try:
         async with listening(settings, request.audit_id) as listener:
             place = await publish_audit(sender, settings, request)
@@ -299,7 +301,7 @@ async def ask_audit(
                         return news.report
                     if news.refusal is not None:
                         raise RefusedError(": ".join(news.refusal))
-                    done, total = journal_progress(settings.data_dir, request.audit_id) or (0, None)
+                    done, total = journal_progress(root, request.audit_id) or (0, None)
                     progress("files of finished days", done, total)
                     if (now := loop.time()) - looked >= _LOOK_SECONDS:
                         looked = now

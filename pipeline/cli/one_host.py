@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WORKS_IN_A_BUCKET: Final = frozenset(
     {
         *("api", "worker persist", "worker advisories", "worker advise"),
+        *("worker audit", "worker all"),
         *("store init", "store check", "store upgrade", "ledger init", "offsets reset"),
         *("runs list", "runs of-file", "runs show", "runs download", "runs draw", "runs diff"),
         *("runs advisories", "runs attachments", "runs verify", "runs export", "evidence"),
@@ -23,6 +24,7 @@ WORKS_IN_A_BUCKET: Final = frozenset(
         *("topics apply", "topics check", "publish run", "publish advisory", "offsets show"),
         *("dead-letters list", "dead-letters show", "dead-letters export", "dead-letters redrive"),
         *("offsets undo", "peek", "settings", "schemas export", "audit file"),
+        *("audit run", "audit report"),
     }
 )
 

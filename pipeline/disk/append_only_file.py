@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import folder_below
-from pipeline.disk.small_files import FOLDER_MODE, flush_folder
+from pipeline.disk.small_files import FOLDER_MODE, PRIVATE_FOLDER_MODE, flush_folder
 from pipeline.disk.system_calls import SystemCalls
 
 _NEW_MODE: Final = 0o644
@@ -81,6 +81,24 @@ class AppendOnlyFile:
     def close(self) -> None:
         """Close it; another process may take it."""
         os.close(self._descriptor)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder beside a store, with those above, where it is missing: ours alone.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+
+
+def remove_file(root: Path, path: str) -> None:
+    """Remove an append-only file that is beside a store; that there is none is no fault.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    (root / path).unlink(missing_ok=True)
 
 
 def seal_file(root: Path, path: str) -> None:

@@ -21,6 +21,7 @@ from pipeline.disk.regular_files import (
     open_below,
     read_below,
     sha256_of_open,
+    state_of_any,
 )
 from pipeline.disk.system_calls import SystemCalls
 
@@ -136,6 +137,18 @@ class StoredFiles:
     ) -> Iterator[Result]:
         """Yield what `function` returns for each of `items`, one after the other."""
         return map(function, items)
+
+    def written_ns(self, folder: str) -> dict[str, int]:
+        """Return when each file in a folder was written last, in ns since 1970, by its path.
+
+        Raises:
+            OSError: The disk failed, or we may not look.
+        """
+        return {
+            path: state_of_any(self._root / path).st_mtime_ns
+            for path, is_folder in entries_below(self._root, folder)
+            if not is_folder
+        }
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a file.

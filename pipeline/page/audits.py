@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDeps
-from pipeline.audit.journal import journal_progress, read_report
+from pipeline.audit.journal import journal_progress, journal_root, read_report
 from pipeline.audit.kept import AuditFile, FindingsPage, audit_files, read_findings
 from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
 from pipeline.core.store.files import ReadableFiles
@@ -18,7 +18,6 @@ from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import text_of
-from pipeline.settings import refuse_shared
 from schemas.audit_finding import AuditCode
 from schemas.fields import is_audit_id
 
@@ -117,11 +116,9 @@ Start = Annotated[int, Query(ge=0, le=2**53)]
 @router.get("/audits")
 async def list_audits(request: Request, deps: ApiDeps, number: PageNumber = 1) -> Response:
     """Return the audits that left something in the store, the last one first."""
-    refuse_shared(deps.settings, "An audit")
-    root = deps.settings.data_dir
 
     def listed() -> Response:
-        files = audit_files(root)
+        files = audit_files(deps.reader.store.files)
         first = (number - 1) * AUDITS_A_PAGE
         shown = [
             _audit_view(file, deps.reader.store.files)
@@ -139,16 +136,15 @@ async def list_audits(request: Request, deps: ApiDeps, number: PageNumber = 1) -
 @router.get("/audits/{audit_id}")
 async def show_audit(request: Request, deps: ApiDeps, audit_id: str, start: Start = 0) -> Response:
     """Return one audit: its verdicts, and one page of its findings."""
-    refuse_shared(deps.settings, "An audit")
-    root = deps.settings.data_dir
     if not is_audit_id(audit_id):
         raise _no_audit()
 
     def shown() -> Response:
-        found = read_report(deps.reader.store.files, audit_id)
+        files, root = deps.reader.store.files, journal_root(deps.settings)
+        found = read_report(files, audit_id)
         report = None if found is None else found[0]
         try:
-            findings = read_findings(root, audit_id, start, FINDINGS_A_PAGE)
+            findings = read_findings(files, audit_id, start, FINDINGS_A_PAGE)
         except NotFoundError as error:
             # A report may have been copied without its journal.
             if report is None or start:

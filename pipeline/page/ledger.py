@@ -108,9 +108,7 @@ def log_view(logs: StoreLogs, log: LogId) -> LogView:
 def _last_audits(deps: ApiDependencies) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the report of the last audit, and of the last one that computed the store root."""
     last = None
-    if deps.settings.is_shared:
-        return None, None
-    for report in _reports(deps, audit_files(deps.settings.data_dir)):
+    for report in _reports(deps, audit_files(deps.reader.store.files)):
         last = last or report
         if report.get("store_root"):
             return last, report

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 
 from pipeline.bucket.files import BucketFiles
+from pipeline.bucket.inspection import BucketInspection
 from pipeline.bucket.log_store import BucketLogs
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.probe import ask_bucket
@@ -139,6 +140,13 @@ def open_to_read(settings: Settings) -> Store:
         store = _with_index(settings, contents, key_in_force(_index_url(settings)))
         stack.pop_all()
     return store
+
+
+def open_to_audit(settings: Settings) -> tuple[Store, BucketInspection]:
+    """Open the store as `open_to_read` does, and what an audit asks about its files."""
+    store = open_to_read(settings)
+    assert isinstance(store.files, BucketFiles)  # as `open_contents` makes it
+    return store, store.files.inspection()
 
 
 def _with_index(settings: Settings, contents: StoreContents, key: str | None) -> Store:

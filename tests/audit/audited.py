@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.audit.audited_store import AuditedStore, audited_folder
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import PartDone, Tally
 from pipeline.audit.store_audit import StoreAudit
@@ -113,6 +114,14 @@ def make_audited(root: Path) -> None:
     """Make a store with one of everything: three dates, two partitions, five kinds of leaf."""
     root.mkdir(parents=True, exist_ok=True)
     make_store(root)
+    runs, others, advisories = audited_records()
+    add_runs(root, runs)
+    add_runs(root, others)
+    add_advisories(root, advisories)
+
+
+def audited_records() -> tuple[list[JudgedRecord[Any]], ...]:
+    """Return the records of such a store: runs of two partitions, and advisories."""
     drawing = attachment(DRAWING, created_at_utc="2025-12-18T14:00:00Z")
     requests = [
         *(run(number) for number in range(5)),
@@ -123,11 +132,9 @@ def make_audited(root: Path) -> None:
         red_request(run_id="run_red", created_at_utc="2025-12-19T00:00:00Z", attachments=[drawing]),
         run("late_in_the_day", "2025-12-20", tool_id=ABSENT),
     ]
-    add_runs(root, [run_record(request, offset) for offset, request in enumerate(requests)])
-    others = [run_record(run(f"other_{n}", "2025-12-20"), n, partition=7) for n in range(3)]
-    add_runs(root, others)
-    add_advisories(
-        root,
+    return (
+        [run_record(request, offset) for offset, request in enumerate(requests)],
+        [run_record(run(f"other_{n}", "2025-12-20"), n, partition=7) for n in range(3)],
         [
             advisory_record(advisory(0, "run_0"), 0),
             advisory_record(advisory(0, "run_0"), 1),
@@ -175,8 +182,13 @@ class Audited(BaseModel):
         return {name: each["result"] for name, each in self.report["verdicts"].items()}
 
 
-def audit(
-    root: Path,
+def audit(root: Path, mode: str = "full", *given: Any, **options: Any) -> Audited:
+    """Audit the store at `root`, as `audit_store` does."""
+    return audit_store(audited_folder(root), mode, *given, **options)
+
+
+def audit_store(
+    store: AuditedStore,
     mode: str = "full",
     scope: dict[str, Any] | None = None,
     *,
@@ -193,7 +205,7 @@ def audit(
     tally = Tally()
     findings: list[Finding] = []
     parts: list[str] = []
-    with StoreAudit(root, request, **options) as opened_audit:
+    with StoreAudit(store, request, **options) as opened_audit:
         for event in opened_audit.run(skip):
             if isinstance(event, PartDone):
                 tally.add(event.tally)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audit import queries
-from pipeline.audit.checks.index import TABLES_OF_RUNS, IndexRows
+from pipeline.audit.audited_store import FileReader
+from pipeline.audit.checks.index import IndexRows
 from pipeline.audit.plan import AuditPlan
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath
 from pipeline.disk.sqlite.file import read_only
@@ -44,7 +45,7 @@ def test_rows_of_some_runs_are_found_without_reading_a_table(tmp_path: Path) -> 
     with opened(tmp_path), closing(read_only(tmp_path / INDEX_FILE)) as index:
         for statement in queries.SORT_WITHHELD:
             index.execute(statement)
-        for _, query, _ in TABLES_OF_RUNS:
+        for _, query in queries.INDEX_ROWS:
             plan = [row[3] for row in index.execute(f"EXPLAIN QUERY PLAN {query}", ("[]",))]
             assert [step for step in plan if "SCAN" in step and "json_each" not in step] == []
 
@@ -70,4 +71,4 @@ def test_a_temporary_table_without_room_is_no_finding_about_the_index(tmp_path: 
     with closing(read_only(tmp_path / "store" / INDEX_FILE)) as index:
         index.execute("PRAGMA temp.max_page_count = 1")
         with pytest.raises(sqlite3.OperationalError, match="full"):
-            IndexRows(index, ["run_a"])
+            IndexRows(FileReader(index), ["run_a"])

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures.process import _ExecutorManagerThread
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,12 @@ from pipeline.audit.steps import AuditContext, AuditReader, Step, StepPool
 from pipeline.consumers.engine import child_process
 from pipeline.errors import ExecutorError
 
-CONTEXT = AuditContext("/nowhere", "/nowhere/plan", "a", "names", 0.0, True, False)
+
+def no_store() -> Any:
+    return SimpleNamespace(faults=nullcontext, let_go=lambda: None)
+
+
+CONTEXT = AuditContext(no_store, "/nowhere/plan", "a", "names", 0.0, True, False)
 
 
 def double(reader: AuditReader, number: int) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.audit.audited_store import audited_folder
 from pipeline.audit.steps import PartDone
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.core.record import RecordId, RecordSource
@@ -76,7 +77,8 @@ def audit_once(root: Path, name: str, processes: int | None) -> None:
     mode, depth = AUDITS[name]
     request = AuditRequest(audit_id="bench", scope=AuditScope(all=True), mode=mode)
     start = time.perf_counter()
-    with StoreAudit(root, request, [SIGNER.key], depth=depth, processes=processes) as audit:
+    store = audited_folder(root)
+    with StoreAudit(store, request, [SIGNER.key], depth=depth, processes=processes) as audit:
         # Not kept: a list of what was found would be the memory that is measured.
         found = sum(not isinstance(event, PartDone) for event in audit.run())
     seconds = time.perf_counter() - start

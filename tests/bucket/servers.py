@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
+from pipeline.bucket.url import parse_bucket_url
+from pipeline.settings import Settings
+
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 """From 1.8.0 on its creates are one step; before, it looked first and stored later."""
 
@@ -121,6 +124,18 @@ def put_key(address: str, key: str) -> None:
     """Make an object under a key that our own client does not make."""
     with closing(s3_client(address)) as client:
         client.put_object(Bucket=BUCKET, Key=key, Body=b"")
+
+
+@contextmanager
+def overwritten(settings: Settings, path: str, content: bytes) -> Iterator[None]:
+    """Put other bytes under a path of a store, as who may write the bucket; the first come back."""
+    url = parse_bucket_url(settings.store_url or "")
+    named = {"Bucket": url.bucket, "Key": f"{url.prefix}/{path}"}
+    with closing(s3_client(os.environ["AWS_ENDPOINT_URL"])) as client:
+        before = client.get_object(**named)["Body"].read()
+        client.put_object(**named, Body=content)
+        yield
+        client.put_object(**named, Body=before)
 
 
 def _make_bucket(address: str) -> None:

@@ -10,8 +10,11 @@ STORE_URL = "s3://shop/rmos"
 INDEX_URL = "postgresql://rmos@db.example/rmos"
 REFUSED = (
     *(("demo",), ("up",), ("doctor",)),
-    *(("worker", "audit"), ("worker", "all"), ("store", "status"), ("store", "new-epoch")),
-    *(("index", "check"), ("index", "rebuild"), ("audit", "run"), ("audit", "report", "a")),
+    *(("store", "status"), ("store", "new-epoch")),
+    *(
+        ("index", "check"),
+        ("index", "rebuild"),
+    ),
     *(("archive", "verify", "x.tar"), ("migrate", "status"), ("replay",), ("replay", "verify")),
     *(("ledger", "rotate"), ("broker", "status")),
     ("attachments", "put", "x.nc"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.app.persist import persist_worker
+from pipeline.audit.audited_store import audited_folder
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.disk.store_identity import read_store
@@ -67,7 +68,7 @@ def artifacts(settings: Settings) -> dict[str, dict[str, Any]]:
 def codes_of_an_audit(settings: Settings) -> set[str]:
     keys = verifier_keys(settings, read_store(settings.data_dir))
     request = AuditRequest.model_validate({"audit_id": "a", "scope": {"all": True}, "mode": "full"})
-    with StoreAudit(settings.data_dir, request, keys) as audit:
+    with StoreAudit(audited_folder(settings.data_dir), request, keys) as audit:
         return {found.code for found in audit.run() if isinstance(found, Finding)}
 
 

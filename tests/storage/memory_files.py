@@ -134,6 +134,10 @@ class MemoryFiles:
         found = {(start + name, bool(more)) for name, more, _ in (p.partition("/") for p in below)}
         return [FoundName(*each) for each in sorted(found)]
 
+    def written_ns(self, folder: str) -> dict[str, int]:
+        """Return that all files of a folder are of one moment."""
+        return {each.path: 0 for each in self.names(folder) if not each.is_folder}
+
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a key."""
         if path not in self.contents:

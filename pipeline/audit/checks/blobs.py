@@ -6,7 +6,7 @@ of a run.
 """
 
 import re
-from pathlib import Path
+from functools import partial
 from typing import Final, NamedTuple
 
 from pipeline.audit import queries
@@ -14,11 +14,15 @@ from pipeline.audit.checks.places import unexplained_in
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
-from pipeline.core.store.files import NotAFileError, ReadableFiles
+from pipeline.core.store.files import (
+    FoundName,
+    Inspection,
+    NotAFileError,
+    OpenFile,
+    ReadableFiles,
+)
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE
-from pipeline.disk.regular_files import opened, state_of, state_of_any
 from pipeline.disk.small_files import PRIVATE_FOLDER_MODE
-from pipeline.disk.stored_files import OpenDiskFile
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.awaited_blobs import is_awaited
 from schemas.audit_finding import AuditCode
@@ -68,24 +72,36 @@ def check_area(reader: AuditReader, area_name: str) -> StepResult:
 
 def check_blob_folder(reader: AuditReader, area_name: str, prefix: str) -> StepResult:
     """Check every blob in the folder `prefix` of an area: its name, its mode, its bytes."""
-    area = BlobArea(area_name)
+    is_quarantine = BlobArea(area_name) is BlobArea.QUARANTINE
+    inspection = reader.store.inspection
     result = StepResult()
     folder = f"{area_name}/{prefix}"
     _check_folder(reader, folder, result)
-    for inner, is_folder in reader.store.files.names(folder):
-        if not is_folder or not BLOB_FOLDER.fullmatch(inner.rpartition("/")[2]):
-            result.suspects.append(inner)
-            continue
-        _check_folder(reader, inner, result)
-        for path, is_folder_too in reader.store.files.names(inner):
-            if is_folder_too or not isinstance(parse_path(path), BlobPath):
-                result.suspects.append(path)
-                continue
-            reads = reader.context.depth_of(path) != "names"
-            check_blob(reader.root, path, reads=reads, result=result)
-            if area is BlobArea.QUARANTINE and not _is_named(reader, path):
-                result.suspects.append(path)
+    below = inspection.below(folder, _is_inner)
+    for blob, found in reader.store.files.at_once(partial(_check_below, reader), below):
+        result.take(found)
+        if blob is not None and is_quarantine and not _is_named(reader, blob):
+            result.suspects.append(blob)
     return result
+
+
+def _is_inner(path: str) -> bool:
+    return path.count("/") == 2 and BLOB_FOLDER.fullmatch(path.rpartition("/")[2]) is not None  # noqa: PLR2004
+
+
+def _check_below(reader: AuditReader, entry: FoundName) -> tuple[str | None, StepResult]:
+    """Check what lies in a folder of an area; return its path too, if it is a blob."""
+    path, is_folder = entry
+    result = StepResult()
+    if is_folder and _is_inner(path):
+        _check_folder(reader, path, result)
+    elif is_folder or not isinstance(parse_path(path), BlobPath):
+        result.suspects.append(path)
+    else:
+        reads = reader.context.depth_of(path) != "names"
+        check_blob(reader.store.inspection, path, reads=reads, result=result)
+        return path, result
+    return None, result
 
 
 def _is_named(reader: AuditReader, path: str) -> bool:
@@ -95,23 +111,27 @@ def _is_named(reader: AuditReader, path: str) -> bool:
 def check_blob_names(reader: AuditReader, first: str, last: str) -> StepResult:
     """Check that the blobs that rows of the index name are there."""
     result = StepResult()
-    for path, named_by in reader.plan.execute(queries.NAMED_BLOBS, (first, last)).fetchall():
-        check_named_blob(reader, path, named_by, result)
+    named = reader.plan.execute(queries.NAMED_BLOBS, (first, last)).fetchall()
+    check = partial(check_named_blob, reader)
+    for found in reader.store.files.at_once(lambda row: check(*row), named):
+        result.take(found)
     return result
 
 
-def check_named_blob(reader: AuditReader, path: str, named_by: str, result: StepResult) -> None:
+def check_named_blob(reader: AuditReader, path: str, named_by: str) -> StepResult:
     """Check that a blob that a file names is there; its bytes where no other step reads them."""
-    try:
-        if not reader.context.is_whole:
-            reads = reader.context.depth_of(path) != "names"
-            is_there = check_blob(reader.root, path, reads=reads, result=result)
-        else:
-            is_there = state_of(str(reader.root / path)) is not None
-    except NotAFileError:
-        return  # The step that checks the blob itself reports it.
+    result, files = StepResult(), reader.store.files
+    if not reader.context.is_whole:
+        reads = reader.context.depth_of(path) != "names"
+        is_there = check_blob(reader.store.inspection, path, reads=reads, result=result)
+    else:
+        try:
+            is_there = bool(files.present([path]))
+        except OSError:
+            return result  # The step that checks the blob itself reports it.
     if not is_there:
-        result.add(missing_blob(reader.store.files, path, named_by))
+        result.add(missing_blob(files, path, named_by))
+    return result
 
 
 def missing_blob(files: ReadableFiles, path: str, named_by: str) -> Finding:
@@ -122,39 +142,39 @@ def missing_blob(files: ReadableFiles, path: str, named_by: str) -> Finding:
     return Finding(_AREAS[area].missing, path, expected, "no file")
 
 
-def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> bool:
+def check_blob(inspection: Inspection, path: str, *, reads: bool, result: StepResult) -> bool:
     """Check a blob; return whether it is there.
 
     Args:
-        root: Folder of the store.
+        inspection: Of the files of the store.
         path: Of the blob.
         reads: Whether its bytes are looked at too.
         result: Takes what is found.
     """
     area = BlobArea(path.partition("/")[0])
     try:
-        with opened(root, path) as file:
-            if file is None:
+        with inspection.opened(path) as found:
+            if found is None:
                 return False
-            descriptor, state = file
+            file, mode = found
             result.count(_AREAS[area].counted)
-            result.add(*mode_finding(path, state.st_mode, _AREAS[area].mode))
+            result.add(*mode_finding(path, mode, _AREAS[area].mode))
             if reads:
-                check_bytes(path, area, descriptor, result)
+                check_bytes(path, area, file, result)
     except NotAFileError as error:
         result.add(Finding("FILE_UNREADABLE", path, "a blob that can be read", str(error)))
     return True
 
 
-def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) -> None:
+def check_bytes(path: str, area: BlobArea, file: OpenFile, result: StepResult) -> None:
     """Compare the bytes of an open blob with the hash that ends `path`.
 
     Raises:
-        NotAFileError: The disk failed.
+        NotAFileError: It cannot be read.
     """
     name = path.rpartition("/")[2]
     try:
-        blob = OpenBlob(OpenDiskFile.of(descriptor), name)
+        blob = OpenBlob(file, name)
         found = blob.check()
     except OSError as error:
         raise NotAFileError(error.strerror) from error
@@ -167,5 +187,5 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
 
 def _check_folder(reader: AuditReader, path: str, result: StepResult) -> None:
     if path.partition("/")[0] == BlobArea.QUARANTINE.value:
-        state = state_of_any(reader.root / path)
-        result.add(*mode_finding(path, state.st_mode, PRIVATE_FOLDER_MODE))
+        mode = reader.store.inspection.mode(path)
+        result.add(*mode_finding(path, mode, PRIVATE_FOLDER_MODE))

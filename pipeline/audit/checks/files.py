@@ -11,6 +11,7 @@ Checked of each, up to the depth of the audit:
 7. The blobs that it names are there.
 """
 
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -26,13 +27,8 @@ from pipeline.audit.rules.content import (
 )
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, Depth, StepResult
+from pipeline.core.store.files import OpenFolder
 from pipeline.disk.durable_files import FILE_MODE
-from pipeline.disk.regular_files import (
-    folder_below,
-    opened_in,
-    read_open,
-    state_of,
-)
 from pipeline.storage.archives import is_gone
 from pipeline.storage.artifacts import withheld_payloads
 
@@ -53,90 +49,111 @@ def check_files(reader: AuditReader, date: str, first: str, last: str) -> StepRe
 
 
 class _FileCheck:
-    """One step on its way."""
+    """One step on its way. Files are checked in as many threads as the store answers at once."""
 
     def __init__(self, reader: AuditReader, date: str, rows: list[ExpectedFile]) -> None:
         self._reader = reader
+        self._inspection = reader.store.inspection
         self._date = date
         self._rows = rows
-        self._result = StepResult()
-        self._seen_blobs: set[str] = set()
         run_ids = list(dict.fromkeys(row.run_id for row in rows))
         self._index = IndexRows(reader.index, run_ids) if reader.index is not None else None
 
     def run(self) -> StepResult:
+        rows, total = self._rows, StepResult()
         try:
-            with folder_below(self._reader.root, f"runs/{self._date}") as folder:
-                for row in self._rows:
-                    self._check(row, folder)
+            with self._inspection.folder(
+                f"runs/{self._date}", rows[0].name, rows[-1].name
+            ) as folder:
+                checked = list(self._reader.store.files.at_once(partial(self._check, folder), rows))
         except OSError as error:
-            for row in self._rows:
-                self._add_missing(row, f"no folder ({error.strerror or error})")
-        return self._result
+            for row in rows:
+                self._add_missing(row, total, f"no folder ({error.strerror or error})")
+            return total
+        named = dict[str, ExpectedFile]()
+        for row, (_, blobs) in zip(rows, checked, strict=True):
+            for blob in blobs:
+                named.setdefault(blob, row)
+        found = self._reader.store.files.at_once(self._check_blob, named.items())
+        of_blobs = dict(zip(named, found, strict=True))
+        for each, blobs in checked:
+            total.take(each)
+            for blob in blobs:
+                if (of_blob := of_blobs.pop(blob, None)) is not None:
+                    total.take(of_blob)
+        return total
 
     def _path(self, row: ExpectedFile) -> str:
         return f"runs/{self._date}/{row.name}"
 
-    def _check(self, row: ExpectedFile, folder: int) -> None:
-        path = self._path(row)
+    def _check(self, folder: OpenFolder, row: ExpectedFile) -> tuple[StepResult, tuple[str, ...]]:
+        """Return what a file shows, and which blobs of those that it names are to be there."""
+        path, result = self._path(row), StepResult()
         depth = self._reader.context.depth_of(path)
         try:
             if depth == "names":
-                self._check_name(row, path, folder)
-            else:
-                self._check_bytes(row, path, folder, depth)
+                self._check_name(row, path, folder, result)
+                return result, ()
+            return result, self._check_bytes(row, path, folder, depth, result)
         except OSError as error:
-            expected = f"a file that can be read, with {_bytes_of(row)}"
-            found = error.strerror or str(error)
-            self._result.add(Finding("FILE_UNREADABLE", path, expected, found))
+            self._add_unreadable(row, error, result)
+            return result, ()
 
-    def _check_name(self, row: ExpectedFile, path: str, folder: int) -> None:
-        state = state_of(row.name, folder)
+    def _check_name(
+        self, row: ExpectedFile, path: str, folder: OpenFolder, result: StepResult
+    ) -> None:
+        state = folder.state(row.name)
         if state is None:
-            self._add_missing(row)
+            self._add_missing(row, result)
             return
-        self._count(row)
-        self._result.add(*mode_finding(path, state.st_mode, FILE_MODE))
-        if row.size_bytes not in {None, state.st_size}:
-            self._result.add(_other_size(row, path, state.st_size))
+        _count(row, result)
+        result.add(*mode_finding(path, state.mode, FILE_MODE))
+        if row.size_bytes not in {None, state.size_bytes}:
+            result.add(_other_size(row, path, state.size_bytes))
         elif row.broker_ms is not None and row.kind == "run":
-            self._result.add(*check_date(path, self._date, row.broker_ms))
+            result.add(*check_date(path, self._date, row.broker_ms))
 
-    def _check_bytes(self, row: ExpectedFile, path: str, folder: int, depth: Depth) -> None:
+    def _check_bytes(
+        self, row: ExpectedFile, path: str, folder: OpenFolder, depth: Depth, result: StepResult
+    ) -> tuple[str, ...]:
         try:
-            with opened_in(folder, row.name) as (descriptor, state):
-                self._count(row)
-                self._result.findings += mode_finding(path, state.st_mode, FILE_MODE)
+            with folder.opened(row.name) as (state, read):
+                _count(row, result)
+                result.findings += mode_finding(path, state.mode, FILE_MODE)
                 # 2. A file of another size need not be read.
                 limit = LINK_LIMIT_BYTES if row.size_bytes is None else row.size_bytes
-                if state.st_size > limit or row.size_bytes not in {None, state.st_size}:
-                    self._result.add(_other_size(row, path, state.st_size))
-                    return
-                content = read_open(descriptor, state.st_size)
+                if state.size_bytes > limit or row.size_bytes not in {None, state.size_bytes}:
+                    result.add(_other_size(row, path, state.size_bytes))
+                    return ()
+                content = read()
         except (FileNotFoundError, NotADirectoryError):
-            self._add_missing(row)
-            return
-        self._result.count("files_read")
-        self._result.count("bytes_read", len(content))
+            self._add_missing(row, result)
+            return ()
+        result.count("files_read")
+        result.count("bytes_read", len(content))
         found = sha256(content).hexdigest()
         if row.sha256 not in {None, found}:
             # What follows from other bytes is no news.
-            self._result.add(
-                Finding("BYTES_DIFFER", path, f"SHA-256 {row.sha256}", f"SHA-256 {found}")
-            )
+            result.add(Finding("BYTES_DIFFER", path, f"SHA-256 {row.sha256}", f"SHA-256 {found}"))
         elif depth == "content":
-            self._check_content(row, path, content, found)
+            return self._check_content(row, path, content, found, result)
+        return ()
 
     def _check_content(
-        self, row: ExpectedFile, path: str, content: bytes, content_sha256: str
-    ) -> None:
+        self,
+        row: ExpectedFile,
+        path: str,
+        content: bytes,
+        content_sha256: str,
+        result: StepResult,
+    ) -> tuple[str, ...]:
         check = (check_artifact if row.kind == "run" else check_link)(path, content)  # 3. and 4.
-        self._result.add(*check.findings)
+        result.add(*check.findings)
         document = check.document
         if document is None or any(each.code == "PATH_DIFFERS" for each in check.findings):
-            return
+            return ()
         if row.broker_ms is not None:  # 5.
-            self._result.add(*check_time(path, document["created_at_utc"], row.broker_ms))
+            result.add(*check_time(path, document["created_at_utc"], row.broker_ms))
         if self._index is not None:  # 6.
             if row.kind == "run":
                 payloads = withheld_payloads(self._reader.store.files, document)
@@ -144,30 +161,36 @@ class _FileCheck:
                 rows = self._index.compare(document, path, content_sha256, size_bytes, payloads)
             else:
                 rows = self._index.compare_link(document, path, content_sha256)
-            self._result.add(*rows)
-        if self._reader.context.follows_names:  # 7.
-            for blob in check.blobs:
-                self._check_blob(blob, path)
+            result.add(*rows)
+        return check.blobs if self._reader.context.follows_names else ()  # 7.
 
-    def _check_blob(self, blob: str, named_by: str) -> None:
-        if blob not in self._seen_blobs:
-            self._seen_blobs.add(blob)
-            check_named_blob(self._reader, blob, named_by, self._result)
+    def _check_blob(self, named: tuple[str, ExpectedFile]) -> StepResult:
+        blob, row = named
+        try:
+            return check_named_blob(self._reader, blob, self._path(row))
+        except OSError as error:
+            result = StepResult()
+            self._add_unreadable(row, error, result)
+            return result
 
-    def _count(self, row: ExpectedFile) -> None:
-        self._result.count("artifacts" if row.kind == "run" else "links")
+    def _add_unreadable(self, row: ExpectedFile, error: OSError, result: StepResult) -> None:
+        expected = f"a file that can be read, with {_bytes_of(row)}"
+        found = error.strerror or str(error)
+        result.add(Finding("FILE_UNREADABLE", self._path(row), expected, found))
 
-    def _add_missing(self, row: ExpectedFile, found: str = "no file") -> None:
+    def _add_missing(self, row: ExpectedFile, result: StepResult, found: str = "no file") -> None:
         path = self._path(row)
         if row.is_archived and is_gone(self._reader.store.files, path):
-            self._result.count("archived")
+            result.count("archived")
         elif row.is_waiting:
             waiting = "no file, and a row that says that it is still to be made"
-            self._result.add(
-                Finding("LINK_WAITING", path, f"a link with {_bytes_of(row)}", waiting)
-            )
+            result.add(Finding("LINK_WAITING", path, f"a link with {_bytes_of(row)}", waiting))
         else:
-            self._result.add(Finding("FILE_MISSING", path, f"a file with {_bytes_of(row)}", found))
+            result.add(Finding("FILE_MISSING", path, f"a file with {_bytes_of(row)}", found))
+
+
+def _count(row: ExpectedFile, result: StepResult) -> None:
+    result.count("artifacts" if row.kind == "run" else "links")
 
 
 def _bytes_of(row: ExpectedFile) -> str:

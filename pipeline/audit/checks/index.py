@@ -1,22 +1,21 @@
 """The index compared with the ledger, and with the artifacts and links that are read.
 
 Rows are compared with leaves, and leaves with each other, in the plan, as of one moment: only what
-a leaf records. Whole rows are compared with the artifacts and links that their runs have, by
-SQLite's own driver: one query for many runs, and no object a row.
+a leaf records. Whole rows are compared with the artifacts and links that their runs have, by the
+driver of the database: one query for many runs, and no object a row.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from operator import itemgetter
 from typing import Any, Final
 
 from pipeline.audit import queries
+from pipeline.audit.audited_store import RowReader
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, Step, StepResult
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
-from pipeline.disk.sqlite.reading import ReadConnection
 from pipeline.disk.sqlite.scratch import SqliteError, has_no_room
 from pipeline.storage.archives import is_gone
 from pipeline.storage.checksums import root_of_lines
@@ -76,34 +75,31 @@ _RUNS_BY_LEAVES: Final = frozenset({"artifact_sha256", "artifact_path", "size_by
 _LINKS_BY_LEAVES: Final = frozenset({"link_sha256", "link_path"})
 
 _RUN_FIRST, _RUN_SECOND, _ADVISORY_FIRST = itemgetter(0), itemgetter(1), itemgetter(0, 1)
-TABLES_OF_RUNS: Final = (
-    (runs.name, queries.INDEX_RUNS, _RUN_FIRST),
-    (attachments.name, queries.INDEX_ATTACHMENTS, _RUN_FIRST),
-    (withheld_blobs.name, queries.INDEX_WITHHELD, _RUN_SECOND),
-    (withheld_payloads.name, queries.INDEX_PAYLOADS, _RUN_SECOND),
-    (advisories.name, queries.INDEX_ADVISORIES, _ADVISORY_FIRST),
-)
-"""Name and query of each table, and what its rows belong to: a run_id, or an advisory's two ids."""
+_OWNERS: Final = {
+    runs.name: _RUN_FIRST,
+    attachments.name: _RUN_FIRST,
+    withheld_blobs.name: _RUN_SECOND,
+    withheld_payloads.name: _RUN_SECOND,
+    advisories.name: _ADVISORY_FIRST,
+}
+"""What the rows of each table belong to: a run_id, or an advisory's two ids."""
 
 
 class IndexRows:
     """The rows of some runs."""
 
-    def __init__(self, index: ReadConnection, run_ids: Sequence[str]) -> None:
-        ids = (json.dumps(run_ids),)
+    def __init__(self, index: RowReader, run_ids: Sequence[str]) -> None:
         self._failed: str | None = None
         self._rows: dict[str, dict[Any, list[tuple[Any, ...]]]] = {}
         try:
-            for statement in queries.SORT_WITHHELD:
-                index.execute(statement)
-            for name, query, owner in TABLES_OF_RUNS:
-                rows = self._rows[name] = {}
-                for row in index.execute(query, ids):
+            for name, found in index.rows(run_ids):
+                rows, owner = self._rows.setdefault(name, {}), _OWNERS[name]
+                for row in found:
                     rows.setdefault(owner(row), []).append(row)
         except SqliteError as error:
             if has_no_room(error):
                 raise  # A temporary table has no room: that is no fault of the index.
-            self._rows = {name: {} for name, _, _ in TABLES_OF_RUNS}
+            self._rows = {name: {} for name in _OWNERS}
             self._failed = str(error)
 
     def compare(

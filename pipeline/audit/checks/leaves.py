@@ -5,6 +5,7 @@ once all ranges of the log are there.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from pipeline.audit.plan import AdvisoryRow, RunRow
@@ -84,22 +85,40 @@ def read_bundles(reader: AuditReader, log: LogId, size: int, first: int) -> Bund
     read_tile = tile_reader(StoredLog(reader.store.logs, log))
     found = BundleRange()
     end = min(first + RANGE_BUNDLES, -(-size // TILE_WIDTH))
-    for index in range(first, end):
-        _read_bundle(
-            log, Tile(ENTRIES, index, min(TILE_WIDTH, size - index * TILE_WIDTH)), read_tile, found
-        )
+    bundles = [
+        Tile(ENTRIES, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
+        for index in range(first, end)
+    ]
+    read = reader.store.files.at_once(partial(_read_bundle, read_tile), bundles)
+    for bundle, (kept, entries) in zip(bundles, read, strict=True):
+        _add_bundle(log, bundle, kept, entries, found)
     return found
 
 
-def _read_bundle(log: LogId, bundle: Tile, read_tile: TileReader, found: BundleRange) -> None:
+def _read_bundle(
+    read_tile: TileReader, bundle: Tile
+) -> tuple[list[bytes] | None, list[bytes] | EvidenceError]:
+    """Return the hashes that the tile above a bundle has, and the entries of the bundle."""
     kept = read_hashes(Tile(0, bundle.index, bundle.width), read_tile)
     try:
-        entries = parse_bundle(bundle, read_tile(bundle))
-        hashes = [leaf_hash(entry) for entry in entries]
+        return kept, parse_bundle(bundle, read_tile(bundle))
     except EvidenceError as error:
+        return kept, error
+
+
+def _add_bundle(
+    log: LogId,
+    bundle: Tile,
+    kept: list[bytes] | None,
+    entries: list[bytes] | EvidenceError,
+    found: BundleRange,
+) -> None:
+    if isinstance(entries, EvidenceError):
         # Its tile stands for it: so the other bundles can still be compared with the root.
-        found.unreadable.append((bundle.index, str(error)))
+        found.unreadable.append((bundle.index, str(entries)))
         entries, hashes = [], kept or []
+    else:
+        hashes = [leaf_hash(entry) for entry in entries]
     if hashes != kept:
         found.doubtful.append(bundle.index)
     if bundle.is_partial:

@@ -9,20 +9,17 @@ was there before has its leaf by then, unless a process died in between.
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from pipeline.audit import queries
+from pipeline.audit.audited_store import AuditedIndex, AuditedStore
 from pipeline.audit.checks.logs import AuditedLog, read_notes
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.core.store.contents import StoreContents
-from pipeline.core.store.files import NotAFileError
-from pipeline.disk.locks import INDEX_LOCK, shared_lock
-from pipeline.disk.regular_files import names_below, state_of
-from pipeline.disk.sqlite.replacement import rows_left
+from pipeline.core.store.files import Inspection
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import parse_leaf
 from pipeline.ledger.log_id import LogId
@@ -39,7 +36,7 @@ def check_names(reader: AuditReader, date: str) -> StepResult:
     """Return the names in the folder of `date` that are not expected."""
     result = StepResult()
     result.count("days")
-    names = names_below(reader.root, f"runs/{date}")
+    names = reader.store.inspection.each_name(f"runs/{date}")
     while batch := list(islice(names, _LOOKED_UP)):
         for name in _not_expected(reader, date, batch):
             path = f"runs/{date}/{name}"
@@ -64,8 +61,7 @@ def _is_asked(reader: AuditReader, path: str) -> bool:
 
 
 def still_unexplained(
-    store: StoreContents,
-    root: Path,
+    store: AuditedStore,
     plan: AuditPlan,
     logs: Sequence[AuditedLog],
     suspects: Sequence[str],
@@ -73,10 +69,10 @@ def still_unexplained(
     keys: Sequence[VerifierKey],
 ) -> Iterator[Finding]:
     """Yield a finding for each of `suspects` that leaves and rows of by now explain no better."""
-    with shared_lock(root / INDEX_LOCK):
+    with store.lock.between_batches():
         notes = read_notes(store.logs)
     since = _logged_since(store, logs, notes, keys)
-    of_runs = _requests_of_runs(root, plan, suspects)
+    of_runs = _requests_of_runs(store.index, plan, suspects)
     for path in suspects:
         place = parse_path(path)
         if isinstance(place, BlobPath):
@@ -85,7 +81,7 @@ def still_unexplained(
             expected = "no file: no run has this request"
             yield Finding("FILE_UNEXPLAINED", path, expected, "a file")
         elif not _is_explained(place, path, plan, since):
-            yield _unexplained(plan, path, _kind_of(root, plan, path))
+            yield _unexplained(plan, path, _kind_of(store.inspection, plan, path))
 
 
 def _logged_since(
@@ -127,7 +123,9 @@ def _is_explained(
     return has_run and (advisory in since or plan.value(queries.HAS_ADVISORY, advisory) is not None)
 
 
-def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> set[str] | None:
+def _requests_of_runs(
+    index: AuditedIndex, plan: AuditPlan, suspects: Sequence[str]
+) -> set[str] | None:
     """Return which quarantined requests are those of runs; None without rows.
 
     Of any status: a row that differs from its artifact is found where the artifact is read.
@@ -137,20 +135,16 @@ def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> s
     places = [place for path in suspects if isinstance(place := parse_path(path), BlobPath)]
     if not places:
         return set()
-    # One question for all: the index has no order by request.
-    hashes = json.dumps([place.sha256 for place in places])
-    return {row[0] for row in rows_left(root, queries.INDEX_REQUESTS, (hashes,))}
+    return index.requests_of_runs([place.sha256 for place in places])
 
 
-def _kind_of(root: Path, plan: AuditPlan, path: str) -> str:
+def _kind_of(inspection: Inspection, plan: AuditPlan, path: str) -> str:
     """Return what is there, in a few words."""
-    try:
-        state_of(str(root / path))
-    except NotAFileError as error:
-        return str(error)
-    if parse_path(path) is not None and plan.value(queries.HAS_ROW_OF_PATH, (path,)) is not None:
-        return "a file, of which the index has a row"
-    return "a file"
+    kind = inspection.kind_of(path)
+    if kind != "a file" or parse_path(path) is None:
+        return kind
+    has_row = plan.value(queries.HAS_ROW_OF_PATH, (path,)) is not None
+    return "a file, of which the index has a row" if has_row else kind
 
 
 def _unexplained(plan: AuditPlan, path: str, found: str) -> Finding:

@@ -8,20 +8,16 @@ harm. Either is only named where it does not go with the leaves that the checkpo
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ARCHIVES_FOLDER, ArchivePath, parse_path
-from pipeline.core.store.files import ReadableFiles
+from pipeline.core.store.files import Inspection, ReadableFiles
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.disk.durable_files import FILE_MODE
-from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
-from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE
-from pipeline.disk.regular_files import state_of_any
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.stored_log import StoredLog
@@ -29,21 +25,10 @@ from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.storage.archives import read_record
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
-from pipeline.storage.index.run_index import INDEX_FILE
 
 _FOLDERS: Final = {
-    *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),
-    *(ARCHIVES_FOLDER, "lost+found"),
+    *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", ARCHIVES_FOLDER)
 }
-_FILES: Final = {
-    STORE_FILE,
-    INDEX_LOCK,
-    MIGRATION_LOCK,
-    *(f"{INDEX_FILE}{end}" for end in ("", "-wal", "-shm", "-journal", ".rebuilt")),
-    *(f"{INDEX_FILE}.rebuilt{end}" for end in ("-wal", "-shm", "-journal")),
-}
-# An upload, or a file on a file system without O_TMPFILE, on its way; or what a killed one left.
-_TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.(tmp|upload)")
 _AUDIT_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(json|ndjson)")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TILE_FOLDER: Final = re.compile(r"tile(/(entries|[0-9]{1,2})(/(x[0-9]{3}|[0-9]{3}\.p))*)?")
@@ -86,7 +71,7 @@ def _is_known(path: str, *, is_folder: bool) -> bool:
     """Return whether the layout has an entry at `path`: in the store, in `audits`, of a record."""
     above, _, name = path.rpartition("/")
     if not above:
-        return path in _FOLDERS if is_folder else path in _FILES or bool(_TEMPORARY.fullmatch(path))
+        return path in _FOLDERS if is_folder else path == STORE_FILE
     if above == ARCHIVES_FOLDER:
         return not is_folder and isinstance(parse_path(path), ArchivePath)
     is_file_of_ours = _AUDIT_FILE.fullmatch(name) if above == "audits" else is_awaited_note(path)
@@ -96,9 +81,10 @@ def _is_known(path: str, *, is_folder: bool) -> bool:
 def _unexpected_places(reader: AuditReader, sizes: dict[LogId, int]) -> Iterator[Finding]:
     for above in ("", "audits", ARCHIVES_FOLDER, AWAITED_FOLDER):
         for path, is_folder in reader.store.files.names(above):
-            if not _is_known(path, is_folder=is_folder):
+            is_own = reader.store.inspection.is_own(path, is_folder=is_folder)
+            if not is_own and not _is_known(path, is_folder=is_folder):
                 yield _unexpected(path, is_folder=is_folder)
-    yield from _file_mode(reader.root, STORE_FILE)
+    yield from _file_mode(reader.store.inspection, STORE_FILE)
     yield from _archive_records(reader)
     yield from _unexpected_in_ledger(reader, sizes)
 
@@ -106,7 +92,7 @@ def _unexpected_places(reader: AuditReader, sizes: dict[LogId, int]) -> Iterator
 def _archive_records(reader: AuditReader) -> Iterator[Finding]:
     for path, _ in reader.store.files.names(ARCHIVES_FOLDER):
         if isinstance(place := parse_path(path), ArchivePath):
-            yield from _file_mode(reader.root, path)
+            yield from _file_mode(reader.store.inspection, path)
             try:
                 read_record(reader.store, place.date)
             except IntegrityError as error:
@@ -138,12 +124,12 @@ def _log_at(path: str) -> LogId | None:
         return None
 
 
-def _file_mode(root: Path, path: str) -> list[Finding]:
+def _file_mode(inspection: Inspection, path: str) -> list[Finding]:
     try:
-        mode = state_of_any(root / path).st_mode
+        mode = inspection.mode(path)
     except FileNotFoundError:
         return []  # A log that grows has replaced it.
-    if not stat.S_ISREG(mode):
+    if mode is not None and not stat.S_ISREG(mode):
         return [_unexpected(path, is_folder=False)]
     return mode_finding(path, mode, FILE_MODE)
 
@@ -152,7 +138,7 @@ class _LogPlaces:
     """The files of one log of so many leaves."""
 
     def __init__(self, reader: AuditReader, log: LogId, size: int) -> None:
-        self._root = reader.root
+        self._inspection = reader.store.inspection
         self._files = reader.store.files
         self._path = log.path
         self._size = size
@@ -167,8 +153,8 @@ class _LogPlaces:
             elif is_folder:
                 yield _unexpected(path, is_folder=True)
             elif name == CHECKPOINT_FILE:
-                yield from _file_mode(self._root, path)
-            elif name not in {LOCK_FILE, NEW_CHECKPOINT_FILE}:
+                yield from _file_mode(self._inspection, path)
+            elif not self._inspection.is_own(path, is_folder=False):
                 yield from self._check_tile(path, name)
 
     def _check_tile(self, path: str, name: str) -> Iterator[Finding]:
@@ -177,7 +163,7 @@ class _LogPlaces:
         except EvidenceError:
             yield _unexpected(path, is_folder=False)
             return
-        yield from _file_mode(self._root, path)
+        yield from _file_mode(self._inspection, path)
         covered = self._covered(tile)
         if covered is not None and covered != tile and self._differs(tile, covered):
             expected = f"no such file, or one that goes with the {self._size:,} leaves of the log"

@@ -275,10 +275,9 @@ def readable(text: str) -> str:
     return shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def mode_finding(path: str, mode: int, expected: int) -> list[Finding]:
-    """Return the finding that a file or folder has another mode than it should, if it has."""
-    found = mode & 0o7777
-    if found == expected:
+def mode_finding(path: str, mode: int | None, expected: int) -> list[Finding]:
+    """Return the finding that a file or folder has another mode than it should, if it has one."""
+    if mode is None or (found := mode & 0o7777) == expected:
         return []
     return [Finding("MODE_DIFFERS", path, f"mode {expected:04o}", f"mode {found:04o}")]
 

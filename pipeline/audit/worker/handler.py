@@ -7,11 +7,12 @@
 4. Else the store is audited, from where the journal ends.
 5. The report is written, once and durably, then published.
 
-Only then may the offset be committed. After a fault of the broker the record is retried; finished
-parts of an audit are not repeated.
+Only then may the offset be committed. After a fault of the broker, a bucket or a database the
+record is retried; finished parts of an audit are not repeated.
 """
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline import metrics
-from pipeline.audit.journal import AuditJournal, read_report, seal_journal, write_report
+from pipeline.audit.journal import AuditJournal, Journals, read_report, write_report
 from pipeline.audit.rules.finding import (
     FINDING_EVENT_TYPE,
     REPORT_EVENT_TYPE,
@@ -40,7 +41,13 @@ from pipeline.consumers.engine.batches import Backoff, Record
 from pipeline.consumers.engine.outbox import Outbox, Request, request_of
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.core.envelope import Rejected, RejectionError
-from pipeline.errors import BrokerError, IntegrityError, RmosError, thread_faults
+from pipeline.errors import (
+    BrokerError,
+    IntegrityError,
+    RmosError,
+    StoreAwayError,
+    thread_faults,
+)
 from schemas.audit_request import AuditRequest
 
 _log = structlog.get_logger(__name__)
@@ -63,6 +70,7 @@ class AuditHandler:
         """
         topics = auditing.settings.topics
         self._auditing = auditing
+        self._journals = Journals.of(auditing.settings, auditing.store.files)
         self._sender = sender
         self._backoff = backoff
         self._group = topics.audit_group
@@ -90,7 +98,7 @@ class AuditHandler:
             while True:
                 try:
                     outcome = await self._handled(incoming, verdict)
-                except BrokerError as error:
+                except (BrokerError, StoreAwayError) as error:
                     await self._rest(incoming, error)
                 else:
                     metrics.RECORDS.labels(self._group, outcome).inc()
@@ -122,12 +130,11 @@ class AuditHandler:
 
     async def _answer(self, incoming: Request, request: AuditRequest) -> tuple[bytes, str]:
         """Return the bytes of the report, and what became of the record."""
-        root = self._auditing.settings.data_dir
         while True:
             content = await self._stored(request)  # 2.
             if content is not None:
                 return content, "reported again"
-            journal = await asyncio.to_thread(AuditJournal.take, root, request.audit_id)
+            journal = await asyncio.to_thread(self._journals.take, request.audit_id)
             if journal is not None:
                 break
             await self._backoff.rest()  # 3.
@@ -137,6 +144,13 @@ class AuditHandler:
             if content is not None:
                 return content, "reported again"
             return await self._audit(incoming, request, journal), "audited"
+        except IntegrityError:
+            # A journal keeps no other host from the same audit: of two reports one was first.
+            with suppress(IntegrityError):
+                content = await self._stored(request)
+            if content is None:
+                raise
+            return content, "reported again"
         finally:
             journal.close()
 
@@ -147,7 +161,7 @@ class AuditHandler:
             return None
         report, content = found
         _check_is_of(request, report)
-        await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
+        await asyncio.to_thread(self._journals.end, request.audit_id)
         return content
 
     async def _audit(
@@ -167,7 +181,7 @@ class AuditHandler:
         publish = partial(self._publish, FINDING_EVENT_TYPE, incoming, request.audit_id)
         report = await AuditRun(auditing, request, journal, publish).report()  # 4.
         content = await asyncio.to_thread(write_report, auditing.store.files, report)  # 5.
-        await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
+        await asyncio.to_thread(self._journals.end, request.audit_id)
         self._measure(report, monotonic() - started)
         return content
 
@@ -197,8 +211,9 @@ class AuditHandler:
                 self._put_off.forget([incoming.source.id])
                 return
 
-    async def _rest(self, incoming: Request, error: BrokerError) -> None:
-        metrics.FAULTS.labels(self._group, "broker").inc()
+    async def _rest(self, incoming: Request, error: BrokerError | StoreAwayError) -> None:
+        cause = "broker" if isinstance(error, BrokerError) else "store"
+        metrics.FAULTS.labels(self._group, cause).inc()
         _log.warning("audit put off", why=str(error))
         self._put_off.note([incoming.source.id], str(error))
         await self._backoff.rest()

@@ -17,6 +17,7 @@ from anyio import create_memory_object_stream, create_task_group, from_thread, t
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pipeline import metrics
+from pipeline.audit.audited_store import AuditedStore
 from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.journal import AuditJournal
 from pipeline.audit.rules.finding import Finding, severity_of
@@ -27,7 +28,6 @@ from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.store.contents import StoreContents
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -139,14 +139,14 @@ class Auditing:
 
     Attributes:
         settings: The broker and the store.
-        store: The store; its journals are appended to in its folder.
+        store: The store.
         keys: Returns whose signatures under checkpoints count; called for each audit.
         trusted: Returns the trusted checkpoints; called for each audit.
         clock: Returns the time.
     """
 
     settings: Settings
-    store: StoreContents
+    store: AuditedStore
     keys: Callable[[], Sequence[VerifierKey]]
     trusted: Callable[[], Sequence[Checkpoint]]
     clock: Callable[[], datetime]
@@ -204,7 +204,7 @@ class AuditRun:
         for part in done.values():
             tally.add(Tally.of(part))
         audit = StoreAudit(
-            self.auditing.settings.data_dir,
+            self.auditing.store,
             self.request,
             self.auditing.keys(),
             trusted=self.auditing.trusted(),

@@ -16,7 +16,7 @@ from pipeline.audit.worker.asking import publish_audit
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.core.store.files import ReadableFiles
-from pipeline.errors import BrokerError, IntegrityError
+from pipeline.errors import BrokerError, IntegrityError, StoreAwayError
 from pipeline.settings import Settings
 from schemas.audit_request import AuditMode
 from schemas.timestamps import parse_timestamp
@@ -57,7 +57,7 @@ class AuditScheduler:
                     await publish_audit(self.sender, self.settings, request)
                     self._asked.add(request.audit_id)
                     asked.append(request.audit_id)
-        except BrokerError as error:
+        except (BrokerError, StoreAwayError) as error:
             _log.warning("audits not asked for yet", why=str(error))
             self._failures += 1
             if self._failures > PUT_OFF_LIMIT:

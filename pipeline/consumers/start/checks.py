@@ -42,7 +42,6 @@ from pipeline.consumers.start.partition_states import (
 )
 from pipeline.core.record import Partition
 from pipeline.core.store.contents import StoreContents
-from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import check_identity
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
@@ -214,22 +213,20 @@ async def look_at_start(
     return start, states, missed | lost
 
 
-async def check_audit_start(settings: Settings) -> StoreContents:
-    """Check that this worker may audit the store at `settings.data_dir`; return it.
+async def check_audit_start(settings: Settings, store: StoreContents) -> None:
+    """Check that this worker may audit a store.
 
     Less than of other workers: an audit is there to find what is wrong with the rest.
 
     Raises:
-        StoreNotReadyError: There is no store, or one of another broker or prefix.
+        StoreNotReadyError: It is of another broker or prefix.
         TopicsError: A topic is missing or has other partitions.
         BrokerError: No broker answers.
     """
-    store = disk_contents(settings.data_dir)
     await _check_broker(settings, store)
     topics = settings.topics
     needed = {topics.audit_requests, topics.audit_findings, topics.audit_reports}
     await check_topics(settings, {*needed, topics.audit_dead_letters})
-    return store
 
 
 async def _check_broker(settings: Settings, store: Store | StoreContents) -> None:

@@ -73,6 +73,18 @@ class FoundName(NamedTuple):
     is_folder: bool
 
 
+class FileState(NamedTuple):
+    """What a store says of a file beside its bytes.
+
+    Attributes:
+        size_bytes: Of its content.
+        mode: Its rights; None in a store that has none.
+    """
+
+    size_bytes: int
+    mode: int | None
+
+
 class WrittenAhead(Protocol):
     """Contents that were written and have no name; what gets none until it is closed is gone."""
 
@@ -166,6 +178,9 @@ class ReadableFiles(Protocol):
         It runs in as many threads as the store answers at once; on a disk in this one alone.
         """
 
+    def written_ns(self, folder: str) -> dict[str, int]:
+        """Return when each file in a folder was written last, in ns since 1970, by its path."""
+
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a file.
 
@@ -210,3 +225,68 @@ class Files(ReadableFiles, Protocol):
 
     def remove(self, paths: Collection[str]) -> None:
         """Remove notes, which are no records; one that is not there is as removed."""
+
+
+class OpenFolder(Protocol):
+    """A folder whose files are looked at by their names in it."""
+
+    def state(self, name: str) -> FileState | None:
+        """Return the state of a file; None where there is nothing.
+
+        Raises:
+            OSError: There is something else, or it is unknown.
+        """
+
+    def opened(self, name: str) -> AbstractContextManager[tuple[FileState, Callable[[], bytes]]]:
+        """Hold a file open: its state, and what reads all of it.
+
+        Raises:
+            FileNotFoundError: There is nothing.
+            OSError: There is something else, or it cannot be read.
+        """
+
+
+class Inspection(Protocol):
+    """What an audit asks about files beside their bytes: what a disk or a bucket alone has too.
+
+    Any number of threads may use it at once. Faults are those of the files.
+    """
+
+    def folder(self, path: str, first: str, last: str) -> AbstractContextManager[OpenFolder]:
+        """Hold a folder, to ask for files named from `first` to `last`.
+
+        Raises:
+            OSError: There is no such folder, or we may not look; some stores have no folders.
+        """
+
+    def opened(self, path: str) -> AbstractContextManager[tuple[OpenFile, int | None] | None]:
+        """Hold a file open, with its mode; None where there is nothing.
+
+        Raises:
+            NotAFileError: There is something else, or it cannot be opened.
+        """
+
+    def each_name(self, folder: str) -> Iterator[str]:
+        """Yield the names in a folder, in no order, and never all in memory.
+
+        Where the store has no folders, what lies deeper comes with its path from there.
+        """
+
+    def below(self, folder: str, descends: Callable[[str], bool]) -> Iterator[FoundName]:
+        """Yield what lies below a folder, in order; of its folders those below `descends` too.
+
+        Where the store has no folders, everything below comes, and no folder.
+        """
+
+    def mode(self, path: str) -> int | None:
+        """Return the mode of whatever has this path, with its kind; None where there are no modes.
+
+        Raises:
+            OSError: There is nothing, or it is unknown.
+        """
+
+    def kind_of(self, path: str) -> str:
+        """Return what has this path, in a few words, as "a file"."""
+
+    def is_own(self, path: str, *, is_folder: bool) -> bool:
+        """Return whether the store itself keeps this beside its files, as its locks and index."""

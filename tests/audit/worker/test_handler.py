@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import ConsumerRecord
 
+from pipeline.audit.audited_store import audited_folder
 from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.journal import AuditJournal, report_name, write_report
 from pipeline.audit.store_audit import StoreAudit
@@ -21,7 +22,6 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.core.progress import Progress
-from pipeline.disk.contents import disk_contents
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.errors import BrokerError, ExecutorError, StoreError
 from pipeline.settings import Settings
@@ -114,7 +114,7 @@ async def audits(template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyP
     root = template.copy_to(tmp_path / "store")
     settings = Settings(data_dir=root, audit_processes=0)
     told = Told(settings)
-    auditing = Auditing(settings, disk_contents(root), lambda: KEYS, list, lambda: NOW)
+    auditing = Auditing(settings, audited_folder(root), lambda: KEYS, list, lambda: NOW)
     return Audits(root, AuditHandler(auditing, told, Backoff(0.001)), told)
 
 

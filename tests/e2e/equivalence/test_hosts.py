@@ -164,11 +164,13 @@ async def messages(settings: Settings) -> dict[str, list[str]]:
 
 
 def contents(store: Store) -> dict[str, str]:
-    """Return every file but locks and what shows where batches were cut, by path."""
+    """Return every file but locks, audits and what shows where batches were cut, by path."""
     return {
         path: hashlib.sha256(store.files.read(path, LIMIT_BYTES)).hexdigest()
         for path in store.files.paths_below("")
-        if ".p/" not in path and not path.startswith("index") and not path.endswith("/lock")
+        if ".p/" not in path
+        and not path.startswith(("index", "audits/"))
+        and not path.endswith("/lock")
     }
 
 
@@ -216,6 +218,31 @@ async def answers(settings: Settings, paths: list[str]) -> dict[str, tuple[Any, 
     return found
 
 
+async def audited(settings: Settings, workers: WorkerPool) -> list[dict[str, Any]]:
+    """Return what an audit by a worker finds, and reports, without its id and the times."""
+    key_file, audit_id = str(settings.ledger_key_file), "many" if settings.is_shared else "one"
+    worker = workers.fork(
+        [str(RMOS), "worker", "audit"],
+        settings,
+        RMOS_LEDGER_KEY_FILE=key_file,
+        RMOS_AUDIT_HOURLY="false",
+        RMOS_AUDIT_DAILY_AT="-1",
+    )
+    words = ("audit", "run", "--audit-id", audit_id, "--json")
+    # Records with times of their own are late.
+    named, *lines = await printed(settings, workers, *words, status=5)
+    assert named == f"audit {audit_id}"
+    *findings, summary = map(json.loads, lines)
+    report = summary["summary"]
+    shown = await printed(settings, workers, "audit", "report", audit_id, "--json", status=5)
+    assert json.loads(shown[-1]) == report
+    assert await worker.stop() == 0, worker.text
+    for each in (*findings, report):
+        assert each.pop("audit_id") == audit_id
+    assert report.pop("started_at_utc") <= report.pop("finished_at_utc")
+    return [*findings, report]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 async def test_many_hosts_leave_what_one_disk_does(
@@ -238,6 +265,9 @@ async def test_many_hosts_leave_what_one_disk_does(
             listed = ("runs", "list", "--limit", "1000", "--json")
             assert await printed(shared, workers, *listed) == await printed(disk, workers, *listed)
             of_both = await messages(disk)
+            found = await audited(disk, workers)
+            assert found[-1]["store_root"]
+            assert await audited(shared, workers) == found
 
         # Every event and dead letter was published again, with the same bytes.
         assert of_both.keys() == of_disk.keys()

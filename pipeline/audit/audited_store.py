@@ -1,0 +1,283 @@
+"""The store as an audit opens it: contents, what is asked about its files, and its index.
+
+The index may be missing or damaged, which is a finding, or be a database that other hosts write.
+Its rows are compared as of the moment of the logs' checkpoints.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from sqlalchemy import Select, select
+
+from pipeline.audit import queries
+from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.files import Inspection, NotAFileError
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.inspection import DiskInspection
+from pipeline.disk.regular_files import state_of
+from pipeline.disk.sqlite.file import read_only
+from pipeline.disk.sqlite.reading import ReadConnection
+from pipeline.disk.sqlite.replacement import rows_left
+from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError, has_no_room
+from pipeline.settings import Settings
+from pipeline.storage.contents import shared_stores
+from pipeline.storage.index.database import driver_text, each_of
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
+from pipeline.storage.index.schema import SCHEMA
+from pipeline.storage.index.tables import (
+    advisories,
+    attachments,
+    runs,
+    withheld_blobs,
+    withheld_payloads,
+)
+
+NO_INDEX: Final = "no such file"
+"""Why the index cannot be read where there is none."""
+
+RowsOfTables = Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
+"""The name of each table, and rows in the order of its columns."""
+
+
+class RowReader(Protocol):
+    """Whole rows of an index as it is by now."""
+
+    def rows(self, run_ids: Sequence[str]) -> RowsOfTables:
+        """Yield the rows that some runs have in each table that is made of artifacts and links."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class AuditedIndex(Protocol):
+    """The rows of an index, be it whole or not."""
+
+    def begin(self, plan: ScratchDatabase) -> str | None:
+        """Begin to read the rows as they are now; return why they cannot be read, if so."""
+
+    def copy(self, plan: ScratchDatabase) -> str | None:
+        """Copy the rows that `begin` sees into a plan; return why they cannot be read, if so."""
+
+    def reader(self) -> RowReader:
+        """Open it for look-ups."""
+
+    def requests_of_runs(self, hashes: Sequence[str]) -> set[str]:
+        """Return those of `hashes` that are of the request of a run, as far as can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedStore(StoreContents):
+    """A store that is audited.
+
+    Attributes:
+        inspection: Of its files.
+        index: Its index.
+        again: Opens it once more, in another process; can be pickled.
+    """
+
+    inspection: Inspection
+    index: AuditedIndex
+    again: Callable[[], "AuditedStore"]
+
+
+def audited_folder(root: Path) -> AuditedStore:
+    """Open the store at `root`, whatever its index is like.
+
+    Raises:
+        StoreNotReadyError: There is no store.
+    """
+    store = disk_contents(root)
+    return AuditedStore(
+        store.identity,
+        store.files,
+        store.logs,
+        store.lock,
+        DiskInspection(root),
+        IndexInFile(root),
+        partial(audited_folder, root),
+    )
+
+
+def audited_store(settings: Settings) -> AuditedStore:
+    """Open the store that the settings name.
+
+    Raises:
+        StoreNotReadyError: There is no store, or it cannot be used as it is.
+        StoreAwayError: A bucket or a database does not answer.
+    """
+    if not settings.is_shared:
+        return audited_folder(settings.data_dir)
+    store, inspection = shared_stores().open_to_audit(settings)
+    return AuditedStore(
+        store.identity,
+        store.files,
+        store.logs,
+        store.lock,
+        inspection,
+        IndexInDatabase(store.index),
+        partial(audited_store, settings),
+        let_go=store.close,
+    )
+
+
+class IndexInFile:
+    """An index in a file of the store, which may be missing, damaged, or of another format."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def begin(self, plan: ScratchDatabase) -> str | None:
+        """Attach the index to the plan, in a transaction."""
+        index = self._root / INDEX_FILE
+        try:
+            if state_of(str(index)) is None:
+                return NO_INDEX
+        except NotAFileError as error:
+            return str(error)
+        try:
+            plan.execute(queries.ATTACH_INDEX.format(quote(str(index))))
+        except SqliteError as error:
+            return str(error)
+        try:
+            (found,) = plan.execute(queries.INDEX_VERSION).fetchone()
+            if found != SCHEMA.format:
+                plan.execute("DETACH store")
+                return f"an index of format {found}, not {SCHEMA.format}"
+            plan.execute("BEGIN")
+            # Only now the index is read, and stays as it is for this transaction.
+            plan.execute(queries.FIRST_READ).fetchone()
+        except SqliteError as error:
+            _abandon(plan)
+            return str(error)
+        return None
+
+    def copy(self, plan: ScratchDatabase) -> str | None:
+        """Copy the rows from file to file."""
+        try:
+            for statement in queries.COPY_ROWS:
+                plan.execute(statement)
+            plan.execute("COMMIT")
+            plan.execute("DETACH store")
+        except SqliteError as error:
+            if has_no_room(error):
+                raise  # The plan's own file has no room: that is no fault of the index.
+            _abandon(plan)
+            return str(error)
+        return None
+
+    def reader(self) -> "FileReader":
+        """Open the file."""
+        return FileReader(read_only(self._root / INDEX_FILE))
+
+    def requests_of_runs(self, hashes: Sequence[str]) -> set[str]:
+        """Return those of `hashes` that are of the request of a run, as far as can be read."""
+        # One question for all: the index has no order by request.
+        left = rows_left(self._root, queries.INDEX_REQUESTS, (json.dumps(hashes),))
+        return {row[0] for row in left}
+
+
+def _abandon(plan: ScratchDatabase) -> None:
+    if plan.in_transaction:
+        plan.execute("ROLLBACK")
+    plan.execute("DETACH store")
+
+
+class FileReader:
+    """An index in a file, open."""
+
+    def __init__(self, connection: ReadConnection) -> None:
+        self._connection = connection
+
+    def rows(self, run_ids: Sequence[str]) -> RowsOfTables:
+        """Yield the rows of some runs."""
+        for statement in queries.SORT_WITHHELD:
+            self._connection.execute(statement)
+        for name, query in queries.INDEX_ROWS:
+            yield name, self._connection.execute(query, (json.dumps(run_ids),))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+_COPIED: Final[tuple[tuple[str, Select[Any]], ...]] = tuple(
+    (queries.ADD_ROWS.format(name, ", ".join("?" * len(columns))), select(*columns))
+    for name, columns in (
+        (
+            "run_rows",
+            (
+                *(runs.c.run_id, runs.c.artifact_path, runs.c.artifact_sha256, runs.c.size_bytes),
+                *(runs.c.status, runs.c.request_sha256, runs.c.source_epoch, runs.c.source_topic),
+                *(runs.c.source_partition, runs.c.source_offset),
+            ),
+        ),
+        (
+            "advisory_rows",
+            (
+                *(advisories.c.run_id, advisories.c.advisory_id, advisories.c.link_sha256),
+                *(advisories.c.link_path, advisories.c.content_sha256, advisories.c.source_epoch),
+                *(advisories.c.source_topic, advisories.c.source_partition),
+                advisories.c.source_offset,
+            ),
+        ),
+        ("attachment_rows", (attachments.c.run_id, attachments.c.sha256)),
+    )
+)
+_OF_RUNS: Final = tuple(
+    (table.name, select(table).where(table.c.run_id.in_(select(each_of("run_ids")))))
+    for table in (runs, attachments, withheld_blobs, withheld_payloads, advisories)
+)
+_REQUESTS: Final = select(runs.c.request_sha256).where(
+    runs.c.request_sha256.in_(select(each_of("hashes")))
+)
+_COPIED_AT_ONCE: Final = 10_000
+
+
+class IndexInDatabase:
+    """An index that many hosts write; its faults are those of the network."""
+
+    def __init__(self, index: RunIndex) -> None:
+        self._database = index.database
+        self._state = ExitStack()
+
+    def begin(self, plan: ScratchDatabase) -> None:
+        """Begin a transaction that sees the rows of now."""
+        del plan
+        connection = self._state.enter_context(self._database.reading())
+        connection.execute(select(runs.c.run_id).limit(1))
+        self._connection = connection.execution_options(yield_per=_COPIED_AT_ONCE)
+
+    def copy(self, plan: ScratchDatabase) -> None:
+        """Copy the rows, some thousands at a time."""
+        with self._state:
+            plan.execute("BEGIN")
+            for insert, rows in _COPIED:
+                for some in self._connection.execute(rows).partitions():
+                    plan.executemany(insert, map(tuple, some))
+            plan.execute("COMMIT")
+
+    def reader(self) -> "IndexInDatabase":
+        """Borrow a connection for each look-up."""
+        return self
+
+    def close(self) -> None:
+        """Do nothing: the store that was opened closes it."""
+
+    def rows(self, run_ids: Sequence[str]) -> RowsOfTables:
+        """Yield the rows of some runs, all of one state."""
+        with self._database.looking_up() as connection, connection.one_state():
+            for name, query in _OF_RUNS:
+                text = driver_text(query, connection.dialect_name)
+                yield name, connection.execute(text, {"run_ids": json.dumps(run_ids)}).fetchall()
+
+    def requests_of_runs(self, hashes: Sequence[str]) -> set[str]:
+        """Return those of `hashes` that are of the request of a run."""
+        with self._database.looking_up() as connection:
+            text = driver_text(_REQUESTS, connection.dialect_name)
+            return {row[0] for row in connection.execute(text, {"hashes": json.dumps(hashes)})}

@@ -1,0 +1,218 @@
+"""Audits of a store in a bucket say what they say of the same records on a disk."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+pytest.importorskip("obstore", reason="the extra scale is not installed")
+
+from pipeline.api.application import create_api
+from pipeline.audit import journal
+from pipeline.audit.audited_store import AuditedStore, audited_store
+from pipeline.audit.checks.logs import BrokerView
+from pipeline.audit.worker import run as audit_run
+from pipeline.audit.worker.handler import AuditHandler
+from pipeline.audit.worker.run import Auditing
+from pipeline.consumers.engine.batches import Backoff
+from pipeline.errors import StoreAwayError
+from pipeline.page.pages import pages
+from pipeline.settings import Settings
+from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.reader import RunReader
+from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import create, init_key, open_to_read, open_to_write
+from tests.api.conftest import api_dependencies
+from tests.audit.audited import RUN, Audited, audit, audit_store, audited_records, make_audited
+from tests.audit.worker.test_handler import NOW, Audits, Told
+from tests.bucket.servers import BUCKET, overwritten, point_at
+from tests.cli.command_line import CommandLine, command_line
+from tests.conftest import Servers
+from tests.e2e.equivalence.outcomes import key_file_in
+from tests.ledger.ledgers import KEYS, STORE_ID
+from tests.page.conftest import HTML
+
+
+def fill(settings: Settings) -> None:
+    """Make a store of many hosts with the records of `make_audited`."""
+    create(settings, cluster_id="cluster-1", store_id=STORE_ID)
+    init_key(settings)
+    runs, others, advisories = audited_records()
+    for kind, records in ((RunStore, runs), (RunStore, others), (AdvisoryStore, advisories)):
+        store, ledger = open_to_write(settings)
+        with closing(kind(store, ledger=ledger)) as batches:
+            batches.commit(records)
+
+
+@pytest.fixture(scope="module")
+def made(moto: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("audited")
+    settings = Settings(
+        store_url=f"s3://{BUCKET}/{folder.name}",
+        index_url=SecretStr(servers.get("18").new_database()),
+        ledger_key_file=key_file_in(folder),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        point_at(patch, moto)
+        fill(settings)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("disk") / "store"
+    make_audited(root)
+    return root
+
+
+@pytest.fixture
+def store(moto: str, made: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[AuditedStore]:
+    point_at(monkeypatch, moto)
+    opened = audited_store(made)
+    yield opened
+    opened.let_go()
+
+
+SCOPES = {
+    "all": {"all": True},
+    "dates": {"dates": ["2025-12-18", "2025-12-19"]},
+    "runs": {"run_ids": ["run_red", "run_drawing", "run_of_nobody"]},
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("mode", ["quick", "full"])
+def test_an_audit_of_a_bucket_says_what_it_says_of_a_disk(
+    store: AuditedStore, disk: Path, mode: str, scope: str
+) -> None:
+    check_same(audit_store(store, mode, SCOPES[scope]), audit(disk, mode, SCOPES[scope]))
+
+
+def check_same(found: Audited, expected: Audited) -> None:
+    assert found.findings == expected.findings
+    assert found.parts == expected.parts
+    assert found.report == expected.report
+
+
+def test_processes_of_their_own_open_what_the_settings_name(
+    store: AuditedStore, disk: Path
+) -> None:
+    check_same(audit_store(store, processes=1), audit(disk))
+
+
+@pytest.fixture
+def audits(
+    store: AuditedStore, made: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Audits:
+    """Give what handles requests for audits, on a host of its own."""
+
+    async def nothing_committed(*_: Any) -> BrokerView:
+        return BrokerView({}, lambda *_: [])
+
+    monkeypatch.setattr(audit_run, "broker_view", nothing_committed)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    settings = made.model_copy(update={"audit_processes": 0})
+    told = Told(settings)
+    auditing = Auditing(settings, store, lambda: KEYS, list, lambda: NOW)
+    return Audits(tmp_path, AuditHandler(auditing, told, Backoff(0.001)), told)
+
+
+@pytest.fixture
+def rmos(
+    made: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> Iterator[CommandLine]:
+    for line in command_line(tmp_path / "none", monkeypatch, capsysbinary):
+        monkeypatch.delenv("RMOS_DATA_DIR")
+        assert made.index_url is not None
+        line.set("RMOS_STORE_URL", made.store_url or "")
+        line.set("RMOS_INDEX_URL", made.index_url.get_secret_value())
+        yield line
+
+
+def journals_in(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.ndjson"))
+
+
+async def test_report_and_findings_become_objects_and_nothing_is_left_on_the_host(
+    audits: Audits, store: AuditedStore, made: Settings, rmos: CommandLine
+) -> None:
+    with overwritten(made, RUN, b"{}"):
+        await audits.handle(audit_id="kept")
+    assert journals_in(audits.root) == []
+    (report,) = audits.told.of("reports")
+    assert json.loads(store.files.read("audits/kept.json", 1 << 20)) == report
+    lines = store.files.read("audits/kept.ndjson", 1 << 20).splitlines()
+    found = [each for each in map(json.loads, lines) if "code" in each]
+    assert found == audits.told.of("findings")
+    assert "begun" in json.loads(lines[0])
+    await audits.handle(1, audit_id="kept")
+    assert audits.told.of("reports") == [report] * 2
+    await check_pages(made, report)
+    done = rmos("audit", "report", "kept", "--json")
+    assert (done.status, done.document) == (5, report)
+    assert rmos("audit", "report", "none").status == 3
+
+
+async def check_pages(settings: Settings, report: dict[str, Any]) -> None:
+    deps = api_dependencies(settings, RunReader(open_to_read(settings)))
+    transport = httpx.ASGITransport(create_api(deps, None, pages()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        listed = (await http.get("/audits", headers=HTML)).text
+        shown = (await http.get("/audits/kept", headers=HTML)).text
+        ledger = (await http.get("/ledger", headers=HTML)).text
+    deps.reader.close()
+    assert 'href="/audits/kept"' in listed
+    assert RUN in shown
+    assert report["verdicts"]["integrity"]["reason"] in shown
+    assert "kept" in ledger
+
+
+async def test_a_bucket_that_is_away_puts_an_audit_off_which_then_goes_on(
+    audits: Audits, store: AuditedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report is there and the findings are not: they follow from the journal of this host."""
+    upload, left = journal._upload, [1]
+
+    def fail_once(*given: Any) -> None:
+        if left:
+            left.pop()
+            message = "the bucket does not answer"
+            raise StoreAwayError(message)
+        upload(*given)
+
+    monkeypatch.setattr(journal, "_upload", fail_once)
+    await audits.handle(audit_id="put_off")
+    assert not left
+    assert len(audits.told.of("reports")) == 1
+    assert store.files.present(["audits/put_off.ndjson"])
+    assert journals_in(audits.root) == []
+
+
+async def test_an_audit_that_another_host_has_finished_leaves_no_half_of_it(
+    audits: Audits, store: AuditedStore, made: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = journal.Journals.of(made, store.files).take("given_up")
+    assert half is not None
+    half.close()
+    begun = journals_in(audits.root)
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(audits.root / "another_host"))
+        other = Auditing(made, store, lambda: KEYS, list, lambda: NOW)
+        told = Told(made)
+        await Audits(audits.root, AuditHandler(other, told, Backoff(0.001)), told).handle(
+            audit_id="given_up"
+        )
+    findings = store.files.read("audits/given_up.ndjson", 1 << 20)
+    await audits.handle(audit_id="given_up")
+    assert audits.told.of("reports") == told.of("reports")
+    assert store.files.read("audits/given_up.ndjson", 1 << 20) == findings
+    assert begun
+    assert journals_in(audits.root) == []
