@@ -102,7 +102,8 @@ def _log_of(source: RecordSource) -> LogId:
 class Archives:
     """The records of one store, each read when it is first asked for, and then kept.
 
-    One thread at a time. A reader that lives long makes a new one for each question.
+    Threads that ask for the same record at once may each read it. A reader that lives long makes a
+    new one for each question.
     """
 
     def __init__(self, store: StoreContents) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +20,7 @@ from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.outcome import StoredRun, run_of_document
 from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.core.store.contents import StoreContents
-from pipeline.core.store.files import NotAFileError, ReadableFiles
+from pipeline.core.store.files import FoundName, NotAFileError, ReadableFiles
 from pipeline.core.violations import first_difference
 from pipeline.errors import IntegrityError
 from pipeline.storage.archives import Archives, archived_error, is_gone
@@ -114,9 +115,13 @@ def find_run_files(
 ) -> Iterator[FoundArtifact | StoredAdvisory | UnexpectedFile]:
     """Read every file below `runs`, in the order of their paths: artifacts, links and others."""
     with files.faults():
-        for folder in files.names("runs"):
-            for found in files.names(folder.path) if folder.is_folder else [folder]:
-                yield _read(files, found.path)
+        folders = files.names("runs")
+        found = (each for folder in folders for each in _in_folder(files, folder))
+        yield from files.at_once(partial(_read, files), (each.path for each in found))
+
+
+def _in_folder(files: ReadableFiles, found: FoundName) -> list[FoundName]:
+    return files.names(found.path) if found.is_folder else [found]
 
 
 def _read(files: ReadableFiles, path: str) -> FoundArtifact | StoredAdvisory | UnexpectedFile:

@@ -144,17 +144,15 @@ def _missing_runs(
 ) -> list[IndexedRun]:
     wanted = {leaf.run_id: leaf for leaf in leaves if leaf.kind == "run" and leaf.run_id}
     known = queries.known_runs(transaction.connection, list(wanted))
-    return [
-        _row_of_run(store, leaf, _source(log, leaf))
-        for run_id, leaf in wanted.items()
-        if run_id not in known
-    ]
+    missing = (leaf for run_id, leaf in wanted.items() if run_id not in known)
+    return list(store.files.at_once(lambda leaf: _row_of_run(store, log, leaf), missing))
 
 
-def _row_of_run(store: StoreContents, leaf: LedgerLeaf, source: RecordSource) -> IndexedRun:
+def _row_of_run(store: StoreContents, log: LogId, leaf: LedgerLeaf) -> IndexedRun:
     assert leaf.path is not None, "the leaf of a run names its file"
     assert leaf.sha256 is not None
     assert leaf.size_bytes is not None
+    source = _source(log, leaf)
     content = read_recorded(
         store, leaf.path, leaf.sha256, sources=(source,), limit_bytes=leaf.size_bytes
     )
@@ -176,11 +174,12 @@ def _missing_advisories(
     known = queries.known_advisories(connection, list(wanted))
     missing = [leaf for key, leaf in wanted.items() if key not in known]
     runs = queries.known_runs(connection, list({leaf.run_id or "" for leaf in missing}))
-    sources = ((_source(log, leaf), leaf) for leaf in missing)
-    return {
-        source: _row_of_advisory(store, leaf, runs.get(leaf.run_id or ""), source)
-        for source, leaf in sources
-    }
+
+    def row_of(leaf: LedgerLeaf) -> tuple[RecordSource, StoredAdvisory | None]:
+        source = _source(log, leaf)
+        return source, _row_of_advisory(store, leaf, runs.get(leaf.run_id or ""), source)
+
+    return dict(store.files.at_once(row_of, missing))
 
 
 def _row_of_advisory(

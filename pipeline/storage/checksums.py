@@ -22,6 +22,7 @@ Leaves and lines are kept in a temporary database on disk, so memory does not gr
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -230,16 +231,20 @@ def _is_of(leaf: LedgerLeaf, date: str | None) -> bool:
 
 def _keep_lines(database: ScratchDatabase, logs: StoreLogs) -> Iterator[str | None]:
     """Write the lines; yield what is wrong with a file that names attachments, or is archived."""
-    archives = Archives(logs.store)
+    lines_of = partial(_lines_of, logs.store, Archives(logs.store))
+    for lines, faults in logs.store.files.at_once(lines_of, _files(database)):
+        database.executemany("INSERT INTO lines VALUES (?)", [(line,) for line in lines])
+        yield from faults
+
+
+def _files(database: ScratchDatabase) -> Iterator["_File"]:
     # In the order of paths: folder by folder.
     for path, sha256, *source in database.execute(_RUNS_IN_ORDER):
-        file = _File(path, sha256, (_source(*source),), attachments_of_artifact)
-        yield from _keep_file(database, logs.store, archives, file)
+        yield _File(path, sha256, (_source(*source),), attachments_of_artifact)
     for path, run_id, advisory_id, sha256, *sources in database.execute(_LINKS_OF_RUNS):
         link = str(LinkPath(path[_DATE], run_id, advisory_id))
         records = _source(*sources[:4]), _source(*sources[4:])
-        file = _File(link, sha256, records, attachments_of_link)
-        yield from _keep_file(database, logs.store, archives, file)
+        yield _File(link, sha256, records, attachments_of_link)
 
 
 class _File(NamedTuple):
@@ -260,19 +265,19 @@ def _source(epoch: int, topic: str, partition: int, offset: int) -> RecordSource
     return RecordSource(epoch, RecordId(topic, partition, offset))
 
 
-def _keep_file(
-    database: ScratchDatabase, store: StoreContents, archives: Archives, file: _File
-) -> Iterator[str | None]:
+def _lines_of(
+    store: StoreContents, archives: Archives, file: _File
+) -> tuple[list[str], list[str | None]]:
+    """Return the lines of a file, and what is wrong with it; None where it is archived."""
     path, sha256 = file.path, file.sha256
     if archives.covering(path, *file.sources) is not None and is_gone(store.files, path):
-        yield None
-        return
+        return [], [None]
     lines = [sum_line(sha256, path)]
     try:
         content = read_recorded(store, path, sha256, sources=file.sources)
         lines += map(attachment_line, file.names_in(content))
     except IntegrityError as error:
-        yield str(error)
+        return lines, [str(error)]
     except EvidenceError as error:
-        yield f"{path} has the bytes of its leaf, and yet: {error}."
-    database.executemany("INSERT INTO lines VALUES (?)", [(line,) for line in lines])
+        return lines, [f"{path} has the bytes of its leaf, and yet: {error}."]
+    return lines, []

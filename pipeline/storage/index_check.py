@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
@@ -80,25 +81,24 @@ def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDiff
 def _changed_blobs(files: ReadableFiles) -> Iterator[IndexDifference]:
     with files.faults():
         for area in BlobArea:
-            for path in files.paths_below(area.value):
-                yield from _blob_difference(files, path)
+            paths = files.paths_below(area.value)
+            yield from filter(None, files.at_once(partial(_blob_difference, files), paths))
 
 
-def _blob_difference(files: ReadableFiles, path: str) -> Iterator[IndexDifference]:
+def _blob_difference(files: ReadableFiles, path: str) -> IndexDifference | None:
     blob = parse_path(path)
     if not isinstance(blob, BlobPath):
-        yield IndexDifference(path, "nothing", "a file that no blob is named like")
-        return
+        return IndexDifference(path, "nothing", "a file that no blob is named like")
     expected = f"SHA-256 {blob.sha256}"
     try:
         file = files.open(path)
     except NotAFileError as error:
-        yield IndexDifference(path, expected, str(error))
-        return
+        return IndexDifference(path, expected, str(error))
     with closing(OpenBlob(file, blob.sha256)) as opened:
         check = opened.check()
     if check.rule is None:
-        yield IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
+        return IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
+    return None
 
 
 def _sources(index: RunIndex) -> dict[str, tuple[RecordSource | None, ...]]:
