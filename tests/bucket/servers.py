@@ -138,6 +138,12 @@ def overwritten(settings: Settings, path: str, content: bytes) -> Iterator[None]
         client.put_object(**named, Body=before)
 
 
+def delete_key(address: str, key: str) -> None:
+    """Remove an object, as no worker may."""
+    with closing(s3_client(address)) as client:
+        client.delete_object(Bucket=BUCKET, Key=key)
+
+
 def _make_bucket(address: str) -> None:
     with closing(s3_client(address)) as client:
         client.create_bucket(Bucket=BUCKET)

@@ -103,7 +103,7 @@ def _check(root: Path) -> None:
         list(check_index(store.store, store.index))
         checks = FileChecks(store.store.files)
         logs = StoreLogs(disk_contents(root), KEYS)
-        list(find_foreign_files(root, store.store, checks, logs, lambda source: False))
+        list(find_foreign_files(store.store, checks, logs, lambda source: False))
 
 
 def is_locked_by_us(path: Path) -> bool:

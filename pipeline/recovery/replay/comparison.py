@@ -12,9 +12,11 @@ Procedure for each record, with the same numbers in the code; nothing is written
 6. Look for the blobs that it names and that came by no message.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
@@ -43,7 +45,7 @@ from pipeline.recovery.replay.history import (
 )
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.storage.archives import Archives, is_gone
-from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
+from pipeline.storage.batch_plan import PlannedRecord, StoredRow, path_of_row, sha256_of_row
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex
 
@@ -76,9 +78,26 @@ class _First:
         return leaf or row or expected_sha256(self.judged)
 
     @property
+    def is_as_known(self) -> bool:
+        """Whether the program makes today what leaf or row knows."""
+        return self.files is not None and expected_sha256(self.judged) == self.known_sha256
+
+    @property
     def waits(self) -> bool:
         """Whether the index knows it as an advisory without its run."""
         return self.row is not None and path_of_row(self.row) is None
+
+
+def _with_first(
+    known: Mapping[Any, StoredRow], observed: ObservedRecord, planned: PlannedRecord[Any, Any]
+) -> tuple[StoredRow | None, _First | None]:
+    """Return the row under the id of a record, and what is to be compared if it was first."""
+    judged = observed.record.verdict
+    if not isinstance(judged, JudgedRun | JudgedAdvisory):
+        return None, None
+    row = known.get(key_of(judged))
+    first = _First(observed, judged, row, planned.files) if observed.was_first(row) else None
+    return row, first
 
 
 class StoreComparison:
@@ -114,13 +133,22 @@ class StoreComparison:
             plan = topic.store.plan_batch(
                 records, known_rows(connection, (r.verdict for r in records))
             )
-            for each, planned in zip(observed, plan.records, strict=True):
-                judged = each.record.verdict
-                is_known = isinstance(judged, JudgedRun | JudgedAdvisory)
-                row = plan.known.get(key_of(judged)) if is_known else None
+            compared = list(map(partial(_with_first, plan.known), observed, plan.records))
+            self._look_for([first for _, first in compared if first is not None])
+            for each, planned, (row, first) in zip(observed, plan.records, compared, strict=True):
                 self._check_leaf(each, row, planned.leaf)  # 1.
-                if is_known and each.was_first(row):  # 2.
-                    self._check_first(_First(each, judged, row, planned.files))
+                if first is not None:  # 2.
+                    self._check_first(first)
+
+    def _look_for(self, firsts: Sequence[_First]) -> None:
+        """Look at all files of some records: each question to a bucket takes as long as all."""
+        for first in firsts:
+            if first.row is None and isinstance(first.judged, JudgedRun):
+                self._runs_without_row[first.judged.run_id] = first.judged.path
+        self.files.look_for(
+            (file for first in firsts if first.is_as_known for file in self._files_of(first)),
+            (path for first in firsts for path in uploads_of(first.judged)),
+        )
 
     def _check_leaf(
         self, observed: ObservedRecord, row: StoredRow | None, expected: LedgerLeaf
@@ -143,9 +171,7 @@ class StoreComparison:
             self._tally.add(Finding("different", "leaf", place, wanted, stored, place))
 
     def _check_first(self, first: _First) -> None:
-        if first.row is None and isinstance(first.judged, JudgedRun):
-            self._runs_without_row[first.judged.run_id] = first.judged.path
-        if first.files is None or expected_sha256(first.judged) != first.known_sha256:
+        if not first.is_as_known:
             self._check_rendering(first)  # 3.
         else:
             presences = [self._check_file(first, file) for file in self._files_of(first)]  # 4.
@@ -194,10 +220,12 @@ class StoreComparison:
         return presence
 
     def _check_upload(self, first: _First, path: str) -> None:
-        expected, found = path.rpartition("/")[2], self.files.sha256_of_upload(path)
-        if found == expected or (found is None and self._is_archived(first, path)):
+        presence = self.files.presence_of_upload(path)
+        is_missing = presence is Presence.MISSING
+        if presence is Presence.SAME or (is_missing and self._is_archived(first, path)):
             return
-        kind: FindingKind = "upload_missing" if found is None else "different"
+        kind: FindingKind = "upload_missing" if is_missing else "different"
+        expected, found = path.rpartition("/")[2], self.files.sha256_of_upload(path)
         named_by = self._path_of(first)
         finding = Finding(kind, "attachment", path, expected, found, first.place, named_by)
         self._tally.add(finding)

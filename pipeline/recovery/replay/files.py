@@ -19,10 +19,9 @@ import json
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
-from pathlib import Path
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
@@ -35,7 +34,6 @@ from pipeline.core.store.files import (
     Presence,
     ReadableFiles,
 )
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.findings import Finding, what_lies_at
@@ -90,17 +88,42 @@ class FileChecks:
     def __init__(self, files: ReadableFiles) -> None:
         self.asked_for = PathDigests()
         self._files = files
+        self._presences: dict[ExpectedFile, Presence] = {}
+        self._blobs: dict[ExpectedFile, Presence] = {}
         self.sha256_of_upload = cache(self.sha256_of)
 
-    def presence_of(self, file: NewFile) -> Presence:
-        """Return what is where `file` should be.
+    def look_for(self, files: Iterable[NewFile], uploads: Iterable[str]) -> None:
+        """Look at many at once, for `presence_of` and `presence_of_upload`.
+
+        Args:
+            files: Of some records; what was looked at before is forgotten.
+            uploads: Paths of blobs that came by no message. Many may name one: it is read once.
 
         Raises:
             OSError: We may not or cannot look.
         """
-        self.asked_for.add(file.path)
-        expected = ExpectedFile(file.path, sha256_of_bytes(file.content), len(file.content))
-        return self._files.presence([expected])[file.path]
+        blobs = {_blob(path) for path in uploads}
+        wanted = {*map(_expected, files), *blobs.difference(self._blobs)}
+        by_path = {each.path: each for each in wanted}
+        found = self._files.presence(by_path.values())
+        self._presences = {
+            # Of two that should be one file each is compared by itself.
+            each: found[each.path]
+            if by_path[each.path] is each
+            else self._files.presence([each])[each.path]
+            for each in wanted
+        }
+        self._blobs |= {each: self._presences[each] for each in blobs & wanted}
+        for path in by_path:
+            self.asked_for.add(path)
+
+    def presence_of(self, file: NewFile) -> Presence:
+        """Return what is where a file of `look_for` should be."""
+        return self._presences[_expected(file)]
+
+    def presence_of_upload(self, path: str) -> Presence:
+        """Return the same of an upload."""
+        return self._blobs[_blob(path)]
 
     def sha256_of(self, path: str) -> str | None:
         """Return the hash of a file, in words what else there is, or None where there is nothing.
@@ -123,14 +146,22 @@ class FileChecks:
             raise
 
 
+def _expected(file: NewFile) -> ExpectedFile:
+    return ExpectedFile(file.path, sha256_of_bytes(file.content), len(file.content))
+
+
+def _blob(path: str) -> ExpectedFile:
+    return ExpectedFile(path, path.rpartition("/")[2])
+
+
 WasRead = Callable[[RecordSource], bool]
 """Whether a record was read, so that what it made is explained by itself."""
 
 
 def find_foreign_files(
-    root: Path, store: Store, checks: FileChecks, logs: StoreLogs | None, was_read: WasRead
+    store: Store, checks: FileChecks, logs: StoreLogs | None, was_read: WasRead
 ) -> Iterator[Finding]:
-    """Yield the files of the store at `root` that nothing explains, and uploads without a name.
+    """Yield the files of a store that nothing explains, and uploads without a name.
 
     Raises:
         IntegrityError: A log is not what was written.
@@ -140,16 +171,13 @@ def find_foreign_files(
         unexpected = [path for path in _paths(store.files) if path not in checks.asked_for]  # 1.
         if not unexpected:
             return
-        with exclusive_lock(root / INDEX_LOCK):  # 2.
+        with store.lock.between_batches():  # 2.
             pass
         rows = _UnreadRows(store.files, checks, logs)
         known: Iterator[StoredRow] = chain(store.index.all_runs(), store.index.all_advisories())
-        for row in known:  # 3.
-            if row.source is None or not was_read(row.source):
-                rows.explain(row)
-        for path in unexpected:  # 4.
-            if path not in checks.asked_for:
-                yield _finding(path, checks.sha256_of_any(path))
+        rows.explain(row for row in known if row.source is None or not was_read(row.source))  # 3.
+        foreign = [path for path in unexpected if path not in checks.asked_for]
+        yield from map(_finding, foreign, store.files.at_once(checks.sha256_of_any, foreign))  # 4.
 
 
 def _paths(files: ReadableFiles) -> Iterator[str]:
@@ -174,22 +202,26 @@ class _UnreadRows:
         self._log_ids = set() if logs is None else set(logs.ids())
         self._without_source: set[str] | None = None
 
-    def explain(self, row: StoredRow) -> None:
-        """Add the files of a row."""
-        path, sha256 = path_of_row(row), sha256_of_row(row)
-        if path is None or not self._is_borne_out(row.source, sha256):
-            return
-        self._checks.asked_for.add(path)
-        if isinstance(row, StoredRun):
-            # Its artifact may be archived; its request never is.
-            self._checks.asked_for.add(quarantine_path(row.request_sha256))
+    def explain(self, rows: Iterable[StoredRow]) -> None:
+        """Add the files of rows."""
+        borne_out = (row for row in rows if self._is_borne_out(row.source, sha256_of_row(row)))
+        for row, content in self._files.at_once(self._read, borne_out):
+            if (path := path_of_row(row)) is not None:
+                self._checks.asked_for.add(path)
+            if isinstance(row, StoredRun):
+                # Its artifact may be archived; its request never is.
+                self._checks.asked_for.add(quarantine_path(row.request_sha256))
+            if content is not None and sha256_of_bytes(content) == sha256_of_row(row):
+                for named in _blobs_of(json.loads(content)):
+                    self._checks.asked_for.add(named)
+
+    def _read(self, row: StoredRow) -> tuple[StoredRow, bytes | None]:
+        if (path := path_of_row(row)) is None:
+            return row, None
         try:
-            content = self._files.read(path, DOCUMENT_LIMIT_BYTES)
+            return row, self._files.read(path, DOCUMENT_LIMIT_BYTES)
         except OSError:
-            return  # the index check reports it
-        if sha256_of_bytes(content) == sha256:
-            for named in _blobs_of(json.loads(content)):
-                self._checks.asked_for.add(named)
+            return row, None  # the index check reports it
 
     def _is_borne_out(self, source: RecordSource | None, sha256: str) -> bool:
         if source is None:

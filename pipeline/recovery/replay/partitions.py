@@ -4,7 +4,7 @@ Of each partition: the requested range, the consumed part, and the position of t
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.broker.admin.groups import committed_offsets
@@ -14,7 +14,7 @@ from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.store_identity import check_identity, read_store
+from pipeline.disk.store_identity import check_identity
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.writer import Ledger
@@ -23,9 +23,10 @@ from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, cover
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
+from pipeline.storage.contents import opened_contents
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.ledger_key import open_ledger, verifier_keys
-from pipeline.storage.store import Store, open_store_to_read
+from pipeline.storage.ledger_key import open_ledger_of, verifier_keys
+from pipeline.storage.store import Store, open_to_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,30 +168,29 @@ class OpenedStore:
 
 
 async def identity_for_broker(settings: Settings) -> StoreIdentity:
-    """Return the identity of the store at `settings.data_dir`, which keeps this broker's topics.
+    """Return the identity of the store that the settings name, which keeps this broker's topics.
 
     Raises:
         StoreNotReadyError: There is no store, or it keeps those of another broker or prefix.
         BrokerError: No broker answers.
     """
-    identity = read_store(settings.data_dir)
+    with opened_contents(settings) as store:
+        identity, name = store.identity, store.name
     cluster_id = await describe_cluster(settings)
-    check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    check_identity(identity, name, cluster_id=cluster_id, prefix=settings.prefix)
     return identity
 
 
 @contextmanager
-def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[OpenedStore]:
+def opened_to_read(settings: Settings) -> Iterator[OpenedStore]:
     """Open the store for the length of a block; no file of it is made or changed.
 
     Raises:
         StoreNotReadyError: Its index is missing over files, or damaged, or there is no key.
         StoreError: The disk failed.
     """
-    with ExitStack() as stack:
-        store = stack.enter_context(closing(open_store_to_read(settings.data_dir)))
-        ledger = open_ledger(settings)
-        logs = None
+    with closing(open_to_read(settings)) as store:
+        ledger, logs = open_ledger_of(settings, store), None
         if ledger is not None:
-            logs = StoreLogs(store, verifier_keys(settings, identity))
+            logs = StoreLogs(store, verifier_keys(settings, store.identity, store.files))
         yield OpenedStore(store, ledger, logs)

@@ -110,10 +110,11 @@ async def _stored(
     settings: Settings, places: list[Partition]
 ) -> tuple[str | None, dict[Partition, tuple[int | None, int | None]]]:
     """Return the store's id, and how far its rows and its leaves come in each partition."""
-    if not (settings.data_dir / STORE_FILE).exists():
+    # Who names a bucket means a store; the folder has a default.
+    if not settings.is_shared and not (settings.data_dir / STORE_FILE).exists():
         return None, dict.fromkeys(places, (None, None))
     identity = await identity_for_broker(settings)
-    with opened_to_read(settings, identity) as opened:
+    with opened_to_read(settings) as opened:
         await check_topic_ids(settings, opened.store.index, identity.epoch)
         positions = opened.store.index.positions(identity.epoch)
         stored: dict[Partition, tuple[int | None, int | None]] = {

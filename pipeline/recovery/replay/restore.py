@@ -20,8 +20,8 @@ again and comes to the same end.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +32,8 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
 from pipeline.core.store.files import Creation
-from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.contents import disk_contents
 from pipeline.errors import ArchivedError, IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
-from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.comparison import StoreComparison
 from pipeline.recovery.replay.findings import Finding, Tally, what_lies_at
 from pipeline.recovery.replay.history import (
@@ -60,14 +57,11 @@ from pipeline.storage.batch_plan import INTERNAL_ERROR
 from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.checksums import store_root
 from pipeline.storage.index.queries import known_rows
-from pipeline.storage.ledger_key import open_ledger, verifier_keys
-from pipeline.storage.store import open_store_to_write
+from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.store import Store, open_to_write
 
 _THERE = {Creation.SAME, Creation.CREATED}
 _FIRST_OUTCOMES = {"persisted", "linked", "waiting"}
-
-Stores = dict[str, BatchStore[Any, Any]]
-"""What keeps the records of each request topic, by the topic's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +90,7 @@ async def restore(
     accept_loss: bool = False,
     reading: Reading = UNLIMITED,
 ) -> Restored:
-    """Restore what is asked for into the store at `settings.data_dir`.
+    """Restore what is asked for into the store that the settings name.
 
     Args:
         settings: Broker, store and ledger key.
@@ -113,11 +107,10 @@ async def restore(
         BrokerError: The broker cannot be reached, or a topic is missing.
     """
     identity = await identity_for_broker(settings)
-    ledger = open_ledger(settings)
-    with _opened_stores(settings, ledger) as stores:
-        some = next(iter(stores.values()))
+    store, ledger = open_to_write(settings)
+    with closing(store):
         partitions = await replayed_partitions(  # 1.
-            settings, selection, ledger, some.index, identity.epoch
+            settings, selection, ledger, store.index, identity.epoch
         )
         is_whole = selection.run_id is None
         steps = [
@@ -131,7 +124,11 @@ async def restore(
         tally = Tally(report)
         for partition in partitions:
             tally.add_all(partition.hole_findings())
-        restorer = _Restorer(stores, StoreComparison(some.store, some.index, tally), tally)
+        stores = {
+            topic.name: topic.store(store, ledger=ledger)
+            for topic in request_topics(settings.topics)
+        }
+        restorer = _Restorer(stores, StoreComparison(store, store.index, tally), tally)
         by_place = {each.partition.place: each for each in steps}
         await read_partitions(  # 3.
             settings,
@@ -140,30 +137,19 @@ async def restore(
             reading=reading,
             run_id=selection.run_id,
         )
-    has_root = ledger is not None
-    root = await asyncio.to_thread(_store_root, settings, identity) if has_root else None  # 7.
+        has_root = ledger is not None
+        root = await asyncio.to_thread(_store_root, settings, store) if has_root else None  # 7.
     pending = sum(each.pending for each in partitions)
     return Restored(dict(tally.counts), pending, tally.differs, root)
 
 
-def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
+def _store_root(settings: Settings, store: Store) -> str | None:
     try:
         # Logs of earlier epochs may have been signed by keys that are out of use.
-        logs = StoreLogs(disk_contents(settings.data_dir), verifier_keys(settings, identity))
+        logs = StoreLogs(store, verifier_keys(settings, store.identity, store.files))
         return store_root(logs).hex()
     except (ArchivedError, IntegrityError):
         return None  # A file that nothing here may mend; it was named where it was asked for.
-
-
-@contextmanager
-def _opened_stores(settings: Settings, ledger: Ledger | None) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield {
-            topic.name: stack.enter_context(
-                closing(topic.store(open_store_to_write(settings.data_dir), ledger=ledger))
-            )
-            for topic in request_topics(settings.topics)
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ Procedure, with the same numbers in the code:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.recovery.replay.comparison import StoreComparison
@@ -53,7 +52,7 @@ async def verify(
     report: Callable[[Finding], None],
     reading: Reading = UNLIMITED,
 ) -> Verified:
-    """Compare what is asked for with the store at `settings.data_dir`.
+    """Compare what is asked for with the store that the settings name.
 
     Raises:
         InputError: The selection is of no request topic.
@@ -62,7 +61,7 @@ async def verify(
         BrokerError: The broker cannot be reached, or a topic is missing.
     """
     identity = await identity_for_broker(settings)
-    with opened_to_read(settings, identity) as opened:
+    with opened_to_read(settings) as opened:
         partitions = await replayed_partitions(  # 1.
             settings, selection, opened.ledger, opened.store.index, identity.epoch
         )
@@ -72,7 +71,7 @@ async def verify(
         await read_partitions(settings, partitions, handle, reading=reading, run_id=run_id)  # 2.
         verification.finish(whole_ranges=selection.run_id is None)  # 4.
         if selection.is_everything:
-            verification.find_foreign_files(settings.data_dir)  # 5.
+            verification.find_foreign_files()  # 5.
     pending = sum(each.pending for each in partitions)
     return Verified(dict(tally.counts), pending, selection.is_everything, tally.differs)
 
@@ -114,12 +113,10 @@ class _Verification:
                 found = leaf.encode().decode()
                 self._tally.add(Finding("foreign", "leaf", path, "a record of it", found))
 
-    def find_foreign_files(self, root: Path) -> None:
+    def find_foreign_files(self) -> None:
         """Report files that nothing explains."""
         opened, files = self._opened, self._comparison.files
-        self._tally.add_all(
-            find_foreign_files(root, opened.store, files, opened.logs, self._was_read)
-        )
+        self._tally.add_all(find_foreign_files(opened.store, files, opened.logs, self._was_read))
 
     def _was_read(self, source: RecordSource) -> bool:
         partition = self._partitions.get(source.id.topic_partition)

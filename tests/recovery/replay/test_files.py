@@ -41,7 +41,7 @@ def foreign(
 
     root = Path(store.name)
     logs = StoreLogs(disk_contents(root), KEYS) if with_ledger else None
-    return list(find_foreign_files(root, store.store, checks, logs, read))
+    return list(find_foreign_files(store.store, checks, logs, read))
 
 
 def blob_path(content: bytes) -> str:
