@@ -20,6 +20,8 @@ WORKS_IN_A_BUCKET: Final = frozenset(
         *("runs list", "runs of-file", "runs show", "runs download", "runs draw", "runs diff"),
         *("runs advisories", "runs attachments", "runs verify", "runs export", "evidence"),
         *("ledger checkpoint", "ledger verify", "ledger prove", "ledger checksums", "ledger sums"),
+        *("index check", "index rebuild"),
+        *("replay", "replay plan", "replay verify", "replay restore", "replay forward"),
         # These ask the broker, or nobody.
         *("topics apply", "topics check", "publish run", "publish advisory", "offsets show"),
         *("dead-letters list", "dead-letters show", "dead-letters export", "dead-letters redrive"),

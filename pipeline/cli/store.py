@@ -209,9 +209,9 @@ index_app = typer.Typer(no_args_is_help=True)
 def rebuild(as_json: AsJson = False) -> None:
     """Make a new index from files, ledger and request topics; the files are not touched.
 
-    Stop the workers first. Exit 5 if files are missing, unexpected, or explained by no leaf and
-    no record: they get their rows all the same, so that every later check finds them. Nothing is
-    written if a file differs from its leaf.
+    Stop the workers first; those of a store that many hosts share wait meanwhile. Exit 5 if files
+    are missing, unexpected, or explained by no leaf and no record: they get their rows all the
+    same, so that every later check finds them. Nothing is written if a file differs from its leaf.
     """
     from pipeline.recovery.rebuild.index import rebuild_index
 
@@ -230,9 +230,9 @@ def rebuild(as_json: AsJson = False) -> None:
 def check(as_json: AsJson = False) -> None:
     """Compare the index with every file, by hash; exit 5 if they differ."""
     from pipeline.storage.index_check import check_index
-    from pipeline.storage.store import open_store_to_read
+    from pipeline.storage.store import open_to_read
 
-    with closing(open_store_to_read(read_settings().data_dir)) as store:
+    with closing(open_to_read(read_settings())) as store:
         with progress_bar() as progress:
             differences = list(check_index(store, store.index, progress))
         runs, advisories = store.index.count(), store.index.count_advisories()

@@ -5,8 +5,8 @@ the rows of the positions that the batch goes on with. So N hosts go on at the s
 that both believe to own a partition take turns.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -179,6 +179,39 @@ class PostgresDatabase:
             if not begun.may_lack_rows:
                 connection.info[_IS_WHOLE] = True
             begun.driver.autocommit = False
+
+    @contextmanager
+    def replacing(
+        self, tables: Sequence[Table]
+    ) -> Iterator[Callable[[], AbstractContextManager[PostgresTransaction]]]:
+        """Let no batch of any host begin while the block runs; give what replaces rows.
+
+        That is a transaction in which `tables` are empty at first: others see their old rows until
+        its commit. It has the lock's own session: where that ends, so does the transaction.
+        """
+        with database_faults(self.name), self.engine.connect() as connection:
+            begun = PostgresTransaction(connection)
+            begun.driver.autocommit = True
+            try:
+                # The wait is that of a connection; but what is read in the block takes longer.
+                begun.driver.execute("SET idle_session_timeout = 0")
+                begun.driver.execute("SELECT pg_advisory_lock(%s)", (STORE_LOCK,))
+                yield partial(self._replaced, begun, tables)
+            finally:
+                # With its lock.
+                connection.invalidate()
+
+    @contextmanager
+    def _replaced(
+        self, begun: PostgresTransaction, tables: Sequence[Table]
+    ) -> Iterator[PostgresTransaction]:
+        begun.driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        refuse_change(begun.driver.execute(IN_FORCE).fetchone(), self._store, self.name)
+        for table in tables:
+            # The name is a constant of ours.
+            begun.driver.execute(f"DELETE FROM {table.name}")  # noqa: S608
+        yield begun
+        begun.commit(())
 
     def _begin(
         self,

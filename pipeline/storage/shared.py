@@ -4,7 +4,7 @@ The row of the store in the database names the key that signs. So two hosts with
 before either of them writes.
 """
 
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 
@@ -21,7 +21,7 @@ from pipeline.core.store.log_store import LEDGER_FOLDER
 from pipeline.disk.store_identity import check_identity, new_identity
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.writer import Ledger
-from pipeline.postgres.scripts import run_scripts
+from pipeline.postgres.scripts import refuse_missing, run_scripts
 from pipeline.postgres.store_row import (
     PostgresLock,
     key_in_force,
@@ -30,8 +30,19 @@ from pipeline.postgres.store_row import (
     set_first_key,
 )
 from pipeline.settings import Settings
-from pipeline.storage.index.postgres import open_postgres_index, store_row
-from pipeline.storage.ledger_key import LedgerKey, init_key_of, key_file_of, open_ledger_of
+from pipeline.storage.index.postgres import (
+    open_postgres_index,
+    replacing_postgres_rows,
+    store_row,
+)
+from pipeline.storage.index.replacement import Replacement
+from pipeline.storage.ledger_key import (
+    LedgerKey,
+    init_key_of,
+    key_file_of,
+    open_ledger_of,
+    verifier_keys,
+)
 from pipeline.storage.store import Store
 
 
@@ -160,6 +171,25 @@ def _with_index(settings: Settings, contents: StoreContents, key: str | None) ->
         opened,
         let_go=contents.let_go,
     )
+
+
+def replacing_rows(
+    settings: Settings, contents: StoreContents
+) -> AbstractContextManager[Replacement]:
+    """Hold the lock of the store, and give what replaces all rows of its index.
+
+    A database of nobody, which has tables alone, becomes that of the store: it was lost.
+
+    Raises:
+        StoreNotReadyError: The database cannot be used, or is another store's.
+        StoreAwayError: It does not answer, or a batch takes too long.
+    """
+    url, identity = _index_url(settings), contents.identity
+    refuse_missing(url)
+    keys = verifier_keys(settings, identity, contents.files)
+    key = key_in_force(url) or (str(keys[0]) if keys else None)
+    make_row(url, store_row(identity, key))
+    return replacing_postgres_rows(url, identity, key)
 
 
 def init_key(settings: Settings) -> LedgerKey:

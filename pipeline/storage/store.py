@@ -6,6 +6,7 @@ first: its libraries are an extra.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
 from pipeline.storage.contents import shared_stores
+from pipeline.storage.index.replacement import Replacement, replacing_file
 from pipeline.storage.index.run_index import RunIndex, open_index, open_index_to_read
 from pipeline.storage.ledger_key import LedgerKey, init_ledger_key, open_ledger_of
 
@@ -121,6 +123,23 @@ def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
     contents = disk_contents_to_write(settings.data_dir)
     ledger = open_ledger_of(settings, contents)
     return _with_index(contents, partial(open_index, settings.data_dir)), ledger
+
+
+def index_replacement(
+    settings: Settings, store: StoreContents
+) -> AbstractContextManager[Replacement]:
+    """Give, for the length of a block, what puts another index in the place of that of a store.
+
+    Raises:
+        StoreNotReadyError: We may not write, or a database cannot be used as it is.
+        StoreAwayError: A database does not answer, or a batch of others takes too long.
+    """
+    if settings.is_shared:
+        replacing: AbstractContextManager[Replacement] = shared_stores().replacing_rows(
+            settings, store
+        )
+        return replacing
+    return replacing_file(settings.data_dir, store.identity.epoch)
 
 
 def open_to_read(settings: Settings) -> Store:

@@ -1,35 +1,54 @@
 """Commands over a store of many hosts print what they print over one disk with the same records."""
 
+import asyncio
+import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select, text
 
-pytest.importorskip("obstore", reason="the extra scale is not installed")
+pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
+import psycopg
+
+from pipeline.errors import StoreNotReadyError
+from pipeline.postgres.database import PostgresDatabase
+from pipeline.postgres.scripts import run_scripts
+from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.attachments import AttachmentFiles
+from pipeline.storage.index import tables
+from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.store import create, init_key, open_to_write
+from pipeline.storage.store import create, init_key, open_to_read, open_to_write
 from tests.bucket.servers import BUCKET, point_at
-from tests.cli.command_line import CommandLine, Done, command_line
+from tests.builders import run_request
+from tests.cli.command_line import NOBODY, CommandLine, Done, command_line
 from tests.conftest import Servers
 from tests.e2e.equivalence.outcomes import key_file_in
 from tests.evidence.proven_stores import ADVISORIES, LINKED, REQUESTS, RUNS, UPLOADED, judged
 from tests.ledger.ledgers import STORE_ID
+from tests.postgres.servers import IDENTITY, with_tables
 
 pytestmark = pytest.mark.slow
 KINDS = ("disk", "shared")
+CAME = [each for each in LINKED if each[1]["run_id"] != "never_came"]
+"""What waits for its run has its row in no file and no leaf: only its record has it."""
 
 
 def fill(settings: Settings, uploaded: Path) -> None:
     """Make a store with its key, runs, advisories and a blob that came beside the topic."""
     create(settings, cluster_id="cluster-1", store_id=STORE_ID)
     init_key(settings)
-    for topic, kind, given in ((RUNS, RunStore, REQUESTS), (ADVISORIES, AdvisoryStore, LINKED)):
+    for topic, kind, given in ((RUNS, RunStore, REQUESTS), (ADVISORIES, AdvisoryStore, CAME)):
         store, ledger = open_to_write(settings)
         with closing(kind(store, ledger=ledger)) as batches:
             batches.commit(judged(topic, given, 0))
@@ -130,3 +149,136 @@ def test_sums_checkpoints_and_proofs_are_the_same(
     verify = ("ledger", "verify", "--trusted", str(tmp_path / "trusted"), "--json")
     same(rmos, *verify)
     same(rmos, *verify[:-1])
+
+
+def kept(settings: Settings) -> dict[str, list[Any]]:
+    """Return every row of an index."""
+    with closing(open_to_read(settings)) as store, store.index.reading() as connection:
+        return {
+            table.name: sorted(map(tuple, connection.execute(select(table))), key=repr)
+            for table in tables.metadata.sorted_tables
+            if table is not tables.reject_windows
+        }
+
+
+def change(settings: Settings, *statements: str) -> None:
+    """Change an index behind the program's back."""
+    store, _ = open_to_write(settings)
+    with closing(store), store.index.transaction() as transaction:
+        for statement in statements:
+            transaction.connection.execute(text(statement))
+
+
+DAMAGE = (
+    "UPDATE runs SET tool_id = 'other' WHERE run_id = 'saw_1'",
+    "UPDATE runs SET artifact_sha256 = 'none' WHERE run_id = 'rosette_1'",
+    "DELETE FROM attachments WHERE run_id = 'router_1'",
+    "DELETE FROM advisories WHERE run_id = 'saw_red'",
+    "UPDATE positions SET next_offset = 1",
+)
+NOTED = (
+    "INSERT INTO accepted_losses VALUES (1, 'rmos.runs.requests', 5, 17)",
+    "INSERT INTO reported_claims VALUES (1, 'rmos.advisories.requests', 5, 18)",
+    "INSERT INTO claims_in_hand VALUES (1, 'rmos.advisories.requests', 5, 19)",
+    "INSERT INTO topic_ids VALUES (1, 'rmos.runs.requests', 'abc')",
+)
+
+
+def test_a_damaged_index_is_found_and_rebuilt_as_on_a_disk(
+    rmos: Callable[..., Done], stores: dict[str, Settings]
+) -> None:
+    same(rmos, "index", "check", "--json")
+    for settings in stores.values():
+        change(settings, *NOTED)
+    before = kept(stores["disk"])
+    assert kept(stores["shared"]) == before
+    for settings in stores.values():
+        change(settings, *DAMAGE)
+    found = json.loads(same(rmos, "index", "check", "--json", status=5))
+    assert len(found["differences"]) == 4
+    same(rmos, "index", "rebuild", "--json")
+    assert kept(stores["shared"]) == kept(stores["disk"]) == before
+    same(rmos, "index", "check")
+
+
+def test_a_batch_waits_for_a_rebuild_and_readers_see_the_old_rows(
+    stores: dict[str, Settings], moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_at(monkeypatch, moto)
+    settings = stores["shared"].model_copy(update={"bootstrap_servers": NOBODY})
+    records = judged(RUNS, [(0, run_request(run_id="saw_late"))], 5)
+    before = kept(settings)
+    begin = PostgresDatabase._replaced
+    with ThreadPoolExecutor(1) as pool:
+        batches: list[Future[Any]] = []
+
+        @contextmanager
+        def watched(*given: Any) -> Iterator[Any]:
+            # The files and leaves are read by now.
+            batches.append(pool.submit(commit, settings, records))
+            wait_for_lock(settings)
+            with begin(*given) as begun:
+                yield begun
+                # All rows but those of the last pipeline are there, and nobody sees them.
+                assert kept(settings) == before
+            assert not batches[0].done()
+
+        monkeypatch.setattr(PostgresDatabase, "_replaced", watched)
+        asyncio.run(rebuild_index(settings))
+        assert kept(settings) == before
+        assert [each.kind for each in batches[0].result(60).outcomes] == ["persisted"]
+    commit(stores["disk"], records)
+    assert kept(settings) == kept(stores["disk"]) != before
+
+
+def test_a_rebuild_that_fails_leaves_the_old_rows_and_no_lock(
+    stores: dict[str, Settings], moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_at(monkeypatch, moto)
+    settings = stores["shared"].model_copy(update={"bootstrap_servers": NOBODY})
+    before = kept(settings)
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexTransaction, "advance", fail)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(rebuild_index(settings))
+    assert kept(settings) == before
+    records = judged(RUNS, [(1, run_request(run_id="saw_after"))], 1)
+    assert [each.kind for each in commit(settings, records).outcomes] == ["persisted"]
+    commit(stores["disk"], records)
+
+
+def test_a_database_that_was_lost_is_filled_again_and_that_of_another_store_is_not(
+    stores: dict[str, Settings], moto: str, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_at(monkeypatch, moto)
+    url = servers.get("18").new_database()
+    settings = stores["shared"].model_copy(
+        update={"index_url": SecretStr(url), "bootstrap_servers": NOBODY}
+    )
+    with pytest.raises(StoreNotReadyError, match="rmos store upgrade"):
+        asyncio.run(rebuild_index(settings))
+    run_scripts(url)
+    asyncio.run(rebuild_index(settings))
+    assert kept(settings)["runs"] == kept(stores["shared"])["runs"]
+    other = with_tables(servers.get("18"), replace(IDENTITY, store_id="1" * 32))
+    with pytest.raises(StoreNotReadyError, match=f"Expected .* store_id {STORE_ID}"):
+        asyncio.run(rebuild_index(settings.model_copy(update={"index_url": SecretStr(other)})))
+
+
+def commit(settings: Settings, records: list[Any]) -> Any:
+    store, ledger = open_to_write(settings)
+    with closing(RunStore(store, ledger=ledger)) as batches:
+        return batches.commit(records)
+
+
+def wait_for_lock(settings: Settings) -> None:
+    """Wait until somebody waits for the lock of the store."""
+    assert settings.index_url is not None
+    with psycopg.connect(settings.index_url.get_secret_value(), autocommit=True) as connection:
+        asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while connection.execute(asked).fetchone() == (0,):
+            time.sleep(0.01)

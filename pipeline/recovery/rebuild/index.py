@@ -3,7 +3,8 @@
 The files show which runs exist; the ledger, or where there is none the topic, names the record
 made each. Procedure, with the same numbers in `rebuild_index`:
 
-1. Refuse while a worker runs: it would go on writing into the old index.
+1. Refuse while a worker runs: it would go on writing into the old index. Where many hosts share an
+   index, their batches wait for the lock of the store instead, from here to the end.
 2. Read every artifact and every link.
 3. Read the leaves of all logs. The first leaf of a run or an advisory is that of the
    record that made it. A file with other bytes than its leaf ends it here: a new row would
@@ -14,14 +15,13 @@ made each. Procedure, with the same numbers in `rebuild_index`:
    that died before its leaves. A broker is needed for these alone.
 5. Where it has none, read the topics from their start. A record whose artifact is on disk, byte for
    byte, made it; one before the committed offset has its row all the same, as above.
-6. Write a new index beside the old one and put it in its place by rename.
+6. Put the new rows in the place of the old ones, all at once (`storage/index/replacement.py`).
 
-The position of a partition is where its log ends, or where there is none what is committed. The ids
-of the topics are carried over from the old index, if it can be read.
+The position of a partition is where its log ends, or where there is none what is committed.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.broker.admin.groups import refuse_running_workers
@@ -31,11 +31,7 @@ from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId, RecordSource
-from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.faults import store_faults
-from pipeline.disk.owner import refuse_as_root
-from pipeline.disk.sqlite.replacement import put_in_place
+from pipeline.core.store.contents import StoreContents
 from pipeline.disk.store_identity import check_identity
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
@@ -48,15 +44,10 @@ from pipeline.recovery.replay.request_topics import (
 )
 from pipeline.settings import Settings
 from pipeline.storage.artifacts import UnexpectedFile
-from pipeline.storage.index.replacement import (
-    accepted_losses_of,
-    batches,
-    claims_in_hand_of,
-    new_index,
-    reported_claims_of,
-    topic_ids_of,
-)
+from pipeline.storage.contents import opened_contents
+from pipeline.storage.index.replacement import Replacement, batches
 from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.store import index_replacement
 
 
 @dataclass(slots=True)
@@ -97,22 +88,32 @@ class RebuildReport:
 
 
 async def rebuild_index(settings: Settings, progress: Progress = no_progress) -> RebuildReport:
-    """Rebuild the index of the store at `settings.data_dir`.
+    """Rebuild the index of the store that the settings name.
 
     Raises:
         StoreNotReadyError: There is no store, it belongs to another cluster, or a worker runs.
         IntegrityError: A file or the ledger is not what was written; the old index is in place.
-        StoreError: The disk failed; the old index is still in place.
+        StoreError: The disk, the bucket or the database failed; the old index is still in place.
         BrokerError: No broker answers, and the ledger alone is not enough.
     """
-    root = settings.data_dir
-    store = disk_contents(root)
+    with _replacing(settings) as (store, replacement):
+        return await _rebuild(settings, store, replacement, progress)
+
+
+@contextmanager
+def _replacing(settings: Settings) -> Iterator[tuple[StoreContents, Replacement]]:
+    with opened_contents(settings) as store, index_replacement(settings, store) as replacement:
+        yield store, replacement
+
+
+async def _rebuild(
+    settings: Settings, store: StoreContents, replacement: Replacement, progress: Progress
+) -> RebuildReport:
     identity = store.identity
-    refuse_as_root(root)
-    no_broker = await _look_for_broker(settings, identity)  # 1.
+    no_broker = await _look_for_broker(settings, store)  # 1.
     rows = RebuiltRows(store.files)
     rows.take_files(progress)  # 2.
-    logs = StoreLogs(store, verifier_keys(settings, identity))
+    logs = StoreLogs(store, verifier_keys(settings, identity, store.files))
     positions = rows.take_leaves(logs, progress)  # 3.
     rows.refuse_differing()
     has_ledger = identity.epoch in positions
@@ -131,36 +132,29 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
             settings, identity.epoch, rows, begin=begin, committed=committed, progress=progress
         )
     report = _report(rows, take_archives(store, rows))
-    with store_faults(root):
-        with new_index(root) as index, index.transaction() as transaction:  # 6.
-            for batch in batches(row.indexed for row in rows.runs.rows.values()):
-                transaction.add_runs(batch)
-            for claims in batches(rows.advisories.rows.values()):
-                transaction.add_advisories(claims)
-            for epoch, reached in positions.items():
-                transaction.advance(epoch, reached)
-            for epoch, given_up in accepted_losses_of(root).items():
-                transaction.accept_losses(epoch, given_up)
-            for epoch, reported in reported_claims_of(root).items():
-                transaction.note_reported_claims(epoch, reported)
-            transaction.take_claims(claims_in_hand_of(root))
-            for topic, topic_id in topic_ids_of(root, identity.epoch).items():
-                transaction.note_topic_id(identity.epoch, topic, topic_id)
-        put_in_place(root)
+    with store.faults(), replacement() as transaction:  # 6.
+        for batch in batches(row.indexed for row in rows.runs.rows.values()):
+            transaction.add_runs(batch)
+        for claims in batches(rows.advisories.rows.values()):
+            transaction.add_advisories(claims)
+        for epoch, reached in positions.items():
+            transaction.advance(epoch, reached)
     return report
 
 
-async def _look_for_broker(settings: Settings, identity: StoreIdentity) -> BrokerError | None:
+async def _look_for_broker(settings: Settings, store: StoreContents) -> BrokerError | None:
     """Refuse while a worker runs; return why there is no broker to ask, if there is none.
 
     A worker that runs all the same finds another index at its next batch, and stops.
     """
+    identity = store.identity
     try:
         cluster_id = await describe_cluster(settings)
     except BrokerError as error:
         return error
-    check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
-    await refuse_running_workers(settings, "they would go on writing into the old index")
+    check_identity(identity, store.name, cluster_id=cluster_id, prefix=settings.prefix)
+    if not settings.is_shared:
+        await refuse_running_workers(settings, "they would go on writing into the old index")
     return None
 
 

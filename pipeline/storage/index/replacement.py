@@ -1,13 +1,25 @@
-"""What a new index takes over from the one that is there, which may be damaged."""
+"""A new index in the place of the one that is there, which may be damaged.
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+On a disk it is a file beside the old one, put in its place by rename. In a database that many hosts
+share, all rows are replaced in one transaction, while no batch of theirs begins
+(`pipeline/storage/index/postgres.py`). Either way nobody sees half of it, and what fails before the
+end leaves the old one.
+
+It takes over what neither files nor leaves have: losses that were accepted, claims that were
+reported or are in hand, and the ids of the topics. The windows of the reject limit begin anew.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pipeline.core.record import Partition
-from pipeline.disk.sqlite.replacement import new_database, rows_left
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.sqlite.replacement import new_database, put_in_place, rows_left
+from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.schema import SCHEMA
 
@@ -15,6 +27,34 @@ _ROWS = 500
 _CLAIMS_IN_HAND = "SELECT epoch, topic, partition, offset FROM claims_in_hand"
 _TOPIC_IDS = "SELECT topic, topic_id FROM topic_ids WHERE epoch = ?"
 _Entry = TypeVar("_Entry")
+
+Replacement: TypeAlias = Callable[[], AbstractContextManager[IndexTransaction]]
+"""Begins a transaction that is given all rows; at its end they are in place of those before."""
+
+
+@contextmanager
+def replacing_file(root: Path, epoch: int) -> Iterator[Replacement]:
+    """Prepare to put a new file in the place of the index of the store at `root`.
+
+    Raises:
+        StoreNotReadyError: We are root, and the store belongs to another user.
+    """
+    refuse_as_root(root)
+    yield partial(_replaced, root, epoch)
+
+
+@contextmanager
+def _replaced(root: Path, epoch: int) -> Iterator[IndexTransaction]:
+    with new_index(root) as index, index.transaction() as transaction:
+        yield transaction
+        for each, given_up in accepted_losses_of(root).items():
+            transaction.accept_losses(each, given_up)
+        for each, reported in reported_claims_of(root).items():
+            transaction.note_reported_claims(each, reported)
+        transaction.take_claims(claims_in_hand_of(root))
+        for topic, topic_id in topic_ids_of(root, epoch).items():
+            transaction.note_topic_id(epoch, topic, topic_id)
+    put_in_place(root)
 
 
 @contextmanager
