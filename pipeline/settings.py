@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     store_url: str | None = Field(
         None,
         min_length=1,
-        description="s3://BUCKET/PREFIX of a store that many hosts share; unset for a folder",
+        description="s3, gs or az://BUCKET/PREFIX of a store of many hosts; unset for a folder",
     )
     index_url: SecretStr | None = Field(
         None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
-from obstore.store import S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from pipeline.bucket.faults import bucket_faults
 from pipeline.bucket.url import BucketUrl
@@ -17,12 +17,27 @@ from pipeline.bucket.url import BucketUrl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from obstore import ListResult, ObjectMeta, PutResult, UpdateVersion
+    from obstore import ListResult, ObjectMeta, PutMode, PutResult, UpdateVersion
+    from obstore.store import ClientConfig, RetryConfig
 
 REFUSALS: Final = (AlreadyExistsError, PreconditionError)
 """A condition is not met, or so it was answered. Some servers say the one, some the other."""
 
 _RETRIES: Final = 5
+
+_ADDRESSES: Final = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Variables that name a server other than the cloud's own."""
+
+_SIGNED_HEADERS: Final[dict[str, dict[str, str]]] = {
+    "s3": {},
+    "az": {"x-ms-blob-type": "BlockBlob"},
+}
+"""What a signed PUT has beside its condition. That of Google is a header that the signature must
+cover, and those of obstore cover none (cloud.google.com/storage/docs/authentication)."""
 
 
 class Patience(NamedTuple):
@@ -63,20 +78,16 @@ class Connection:
             patience: How long it is waited for.
         """
         self.name = str(url)
-        self.store = S3Store(
-            url.bucket,
-            prefix=url.prefix or None,
-            # The server refuses bytes that were damaged on the way; Object Lock demands it.
-            checksum_algorithm="sha256",
-            # Not every server has the request that deletes many.
-            disable_bulk_delete=True,
-            client_options={"allow_http": _is_plain(), "timeout": patience.request},
-            retry_config={
-                "max_retries": _RETRIES,
-                "retry_timeout": patience.retrying,
-                "backoff": {"init_backoff": patience.first_pause},
-            },
-        )
+        self.store = _opened(url, patience)
+        self._signed = _SIGNED_HEADERS.get(url.scheme)
+
+    def signed_headers(self, condition: "PutMode") -> dict[str, str] | None:
+        """Return the headers of a signed PUT with a condition; None where it cannot have one."""
+        if self._signed is None:
+            return None
+        if isinstance(condition, dict):
+            return {**self._signed, "If-Match": condition["e_tag"] or ""}
+        return {**self._signed, "If-None-Match": "*"}
 
     def faults(self) -> AbstractContextManager[None]:
         """Translate a fault of the bucket into StoreError while the block runs."""
@@ -115,7 +126,29 @@ def replacing(version: str) -> "UpdateVersion":
     return condition
 
 
-def _is_plain() -> bool:
+def _opened(url: BucketUrl, patience: Patience) -> S3Store | GCSStore | AzureStore:
+    prefix = url.prefix or None
+    options: ClientConfig = {"allow_http": _is_plain(url.scheme), "timeout": patience.request}
+    retries: RetryConfig = {
+        "max_retries": _RETRIES,
+        "retry_timeout": patience.retrying,
+        "backoff": {"init_backoff": patience.first_pause},
+    }
+    if url.scheme != "s3":
+        kind = GCSStore if url.scheme == "gs" else AzureStore
+        return kind(url.bucket, prefix=prefix, client_options=options, retry_config=retries)
+    return S3Store(
+        url.bucket,
+        prefix=prefix,
+        # The server refuses bytes that were damaged on the way; Object Lock demands it.
+        checksum_algorithm="sha256",
+        # Not every server has the request that deletes many.
+        disable_bulk_delete=True,
+        client_options=options,
+        retry_config=retries,
+    )
+
+
+def _is_plain(scheme: str) -> bool:
     """Return whether the operator names a server without TLS."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    return any(os.environ.get(name, "").startswith("http://") for name in names)
+    return any(os.environ.get(name, "").startswith("http://") for name in _ADDRESSES[scheme])

@@ -8,7 +8,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 
 from pipeline.errors import StoreAwayError, StoreNotReadyError
 
-_NO_BUCKET = "<Code>NoSuchBucket</Code>"
+_NO_BUCKET = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
 _STRANGE_KEY = "object with invalid path"
 _STATUS = re.compile(r"status code: (?P<status>\d{3} [A-Za-z ]+)")
 
@@ -30,7 +30,8 @@ def bucket_faults(name: str) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise StoreNotReadyError(
             f"The bucket {name} denies access ({reason_of(error)}): give this process keys that "
-            "may read, list, create and replace there (AWS_ACCESS_KEY_ID, or a role)."
+            "may read, list, create and replace there (AWS_ACCESS_KEY_ID, or that of its cloud, "
+            "or a role)."
         ) from error
     except BaseError as error:
         refuse_missing_bucket(name, error)
@@ -50,7 +51,7 @@ def refuse_missing_bucket(name: str, error: Exception) -> None:
     Raises:
         StoreNotReadyError: There is no such bucket.
     """
-    if _NO_BUCKET in str(error):
+    if any(code in str(error) for code in _NO_BUCKET):
         raise StoreNotReadyError(
             f"There is no bucket at {name}: make it, or correct its URL."
         ) from error

@@ -2,26 +2,34 @@
 
 obstore would hold the whole body in memory, and its requests in parts cannot be refused where an
 object is there. What dies on the way leaves nothing: the local file has no name.
+
+Where a signed PUT cannot have a condition, the parts go to an object of a random name in the folder
+of the ledger, where alone a store removes; it is copied under the condition, then removed.
 """
 
 import errno
+import secrets
 from base64 import b64encode
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from hashlib import md5
 from tempfile import TemporaryFile
 from typing import Final
 
 import obstore
+from obstore.exceptions import BaseError
 
+from pipeline.bucket.connection import REFUSALS
 from pipeline.bucket.objects import ATTEMPTS, Objects
 from pipeline.bucket.signed_put import SignedPut
+from pipeline.core.store.log_store import LEDGER_FOLDER
 from pipeline.errors import DiskFullError, StoreAwayError, StoreNotReadyError
 
 _SIGNED: Final = timedelta(hours=1)
 """For 2 GiB at 600 kB/s."""
 
 _PIECE_BYTES: Final = 1024 * 1024
+_CREATED: Final = 201
 _TAKEN: Final = range(200, 300)
 _DENIED: Final = {401, 403}
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -79,11 +87,11 @@ class BucketUpload:
         )
 
     def _send(self, path: str) -> int | None:
+        condition = self._objects.signed_headers("create")
+        if condition is None:
+            return self._copy(path)
         url = obstore.sign(self._objects.store, "PUT", path, _SIGNED)
-        headers = {
-            "If-None-Match": "*",
-            "Content-MD5": b64encode(self._md5.digest()).decode(),
-        }
+        headers = {**condition, "Content-MD5": b64encode(self._md5.digest()).decode()}
         self._file.seek(0)
         try:
             with closing(SignedPut(url, self._size_bytes, headers)) as put:
@@ -92,6 +100,19 @@ class BucketUpload:
                 return put.answer()
         except OSError:
             return None
+
+    def _copy(self, path: str) -> int | None:
+        store, own = self._objects.store, f"{LEDGER_FOLDER}/.upload-{secrets.token_hex(8)}"
+        self._file.seek(0)
+        try:
+            obstore.put(store, own, self._file, use_multipart=True)
+            obstore.copy(store, own, path, overwrite=False)
+        except REFUSALS:
+            return None
+        finally:
+            with suppress(BaseError, FileNotFoundError):
+                obstore.delete(store, own)
+        return _CREATED
 
     def end(self) -> None:
         """Let go of it; what has no path by now is gone. A second time nothing is left to do."""

@@ -1,4 +1,7 @@
-"""The URL of a bucket: `s3://bucket/prefix`; keys and region come from AWS's own variables."""
+"""The URL of a bucket: `s3://bucket/prefix`, `gs://` or `az://`.
+
+Keys, region and address come from the variables of the cloud's own programs.
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,8 +9,9 @@ from dataclasses import dataclass
 from pipeline.errors import InputError
 
 _URL = re.compile(
-    # docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[A-Za-z0-9._/-]*))?"
+    # docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; the others have no
+    # name that is longer.
+    r"(?P<scheme>s3|gs|az)://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[A-Za-z0-9._/-]*))?"
 )
 
 
@@ -16,15 +20,17 @@ class BucketUrl:
     """Where a store lies.
 
     Attributes:
-        bucket: Name of the bucket.
+        scheme: `s3`, `gs` for Google Cloud Storage, `az` for Azure Blob Storage.
+        bucket: Name of the bucket; in Azure of the container.
         prefix: What all keys of the store begin with, without `/` at its ends; may be empty.
     """
 
+    scheme: str
     bucket: str
     prefix: str
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
 
 
 def parse_bucket_url(text: str) -> BucketUrl:
@@ -38,4 +44,4 @@ def parse_bucket_url(text: str) -> BucketUrl:
     # A name that is empty or a dot is another key to one program than to the next.
     if found is None or (prefix and {"", ".", ".."} & set(prefix.split("/"))):
         raise InputError(f"Expected the URL of a bucket such as s3://shop/rmos, found {text!r}.")
-    return BucketUrl(found["bucket"], prefix)
+    return BucketUrl(found["scheme"], found["bucket"], prefix)

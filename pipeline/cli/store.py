@@ -131,7 +131,10 @@ def _show(settings: Settings, identity: StoreIdentity, *, as_json: bool) -> None
 @app.command("check")
 def check_bucket(
     url: Annotated[
-        str, typer.Option(metavar="s3://BUCKET/PREFIX", help="Keys and region: AWS's variables.")
+        str,
+        typer.Option(
+            metavar="s3://BUCKET/PREFIX", help="Or gs://, az://. Keys: the cloud's own variables."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -12,7 +12,9 @@ from pipeline.bucket.objects import Objects
 from pipeline.bucket.url import parse_bucket_url
 from tests.bucket.servers import BUCKET, point_at
 
-SERVERS = ["moto", "versitygw"]
+SCHEMES = {"moto": "s3", "versitygw": "s3", "azurite": "az", "gcs": "gs"}
+CLOUDS = [pytest.param(name, marks=pytest.mark.slow) for name in ("azurite", "gcs")]
+SERVERS = ["moto", "versitygw", *CLOUDS]
 """Fixtures of servers that keep their promises; `tests/bucket/conftest.py` has them."""
 
 HASTE = Patience(timedelta(milliseconds=1), timedelta(seconds=30), timedelta(seconds=60))
@@ -26,7 +28,7 @@ def objects_of(request: pytest.FixtureRequest, server: str) -> Objects:
     """Open an empty prefix of a server's bucket, closed with the test."""
     point_at(request.getfixturevalue("monkeypatch"), request.getfixturevalue(server))
     folder: Path = request.getfixturevalue("tmp_path")
-    return opened(request, f"s3://{BUCKET}/{folder.name}")
+    return opened(request, f"{SCHEMES[server]}://{BUCKET}/{folder.name}")
 
 
 def opened(

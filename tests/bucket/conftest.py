@@ -1,4 +1,4 @@
-"""Buckets: of moto, and of versitygw where it can be built."""
+"""Buckets: of moto, of versitygw where it can be built, and of emulators of the other clouds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.bucket.connection import Connection
 from pipeline.bucket.url import parse_bucket_url
+from tests.bucket.clouds import azurite_server, gcs_server
 from tests.bucket.faulty_proxy import Proxy, standing_before
 from tests.bucket.servers import BUCKET, moto_server, point_at, versitygw_server
 
@@ -20,6 +21,18 @@ def moto() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with versitygw_server(tmp_path_factory.mktemp("s3") / "root") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite_server(tmp_path_factory.mktemp("azurite")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with gcs_server(tmp_path_factory.mktemp("gcs")) as address:
         yield address
 
 

@@ -1,5 +1,6 @@
 """Servers of S3 for tests: moto in this process, versitygw where Go can build it."""
 
+import json
 import os
 import shutil
 import socket
@@ -31,12 +32,27 @@ KEYS = {
 }
 
 
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+"""Those that Azurite is known to have."""
+OF_OTHER_CLOUDS = {
+    "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+    "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+}
+
+
 def point_at(patch: pytest.MonkeyPatch, address: str) -> None:
     """Let this process find the server at an address, as an operator does."""
     for name in [each for each in os.environ if each.startswith("AWS_")]:
         patch.delenv(name)
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": address}.items():
+    for name, value in {**KEYS, **OF_OTHER_CLOUDS}.items():
         patch.setenv(name, value)
+    for name in ("AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL"):
+        patch.setenv(name, address)
+    account = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    patch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps({**account, "gcs_base_url": address}))
 
 
 @contextmanager
@@ -92,7 +108,7 @@ def versitygw_server(folder: Path, *options: str) -> Iterator[str]:
     with (folder.parent / "versitygw.log").open("wb") as log:
         process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)
     try:
-        _wait_for(port, process)
+        wait_for(port, process)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
@@ -101,23 +117,29 @@ def versitygw_server(folder: Path, *options: str) -> Iterator[str]:
 
 def built_versitygw() -> Path:
     """Return the program, which Go builds once for this user; skips where it cannot be."""
+    return built_by_go(VERSITYGW)
+
+
+def built_by_go(package: str) -> Path:
+    """Return the program of a package with its version; skips where it cannot be built."""
+    name = package.partition("@")[0].rpartition("/")[2]
     go = shutil.which("go")
     if go is None:
-        pytest.skip("Go is not installed, so versitygw cannot be built")
+        pytest.skip(f"Go is not installed, so {name} cannot be built")
     asked = subprocess.run([go, "env", "GOPATH"], capture_output=True, text=True, check=True)
     # Beside the user's own programs, as he may have another version of it.
     folder = Path(asked.stdout.strip()) / "rmos-tests"
     built = subprocess.run(
-        [go, "install", VERSITYGW],
+        [go, "install", package],
         env={**os.environ, "GOBIN": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     if built.returncode and "dial tcp" in built.stderr:
-        pytest.skip(f"versitygw cannot be fetched: {built.stderr.strip()[-300:]}")
+        pytest.skip(f"{name} cannot be fetched: {built.stderr.strip()[-300:]}")
     assert built.returncode == 0, built.stderr
-    return folder / "versitygw"
+    return folder / name
 
 
 def put_key(address: str, key: str) -> None:
@@ -166,7 +188,7 @@ def s3_client(
     )
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the server answers anything at all."""
     end = time.monotonic() + 30
     while time.monotonic() < end and process.poll() is None:
@@ -179,4 +201,4 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
         else:
             return
-    raise AssertionError("versitygw does not answer")
+    raise AssertionError(f"{process.args!r} does not answer")

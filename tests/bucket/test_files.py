@@ -14,7 +14,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.store.files import ExpectedFile, NewFile, NotAFileError, Presence
 from pipeline.errors import StoreAwayError, StoreNotReadyError
 from pipeline.ledger.writer import Ledger
-from tests.bucket.buckets import files_and_logs, opened
+from tests.bucket.buckets import contents_of, files_and_logs, objects_of, opened
 from tests.bucket.faulty_proxy import Proxy
 from tests.ledger.ledgers import LOG, OTHER_LOG, SIGNER, STORE_ID, leaves
 
@@ -96,6 +96,19 @@ def test_an_upload_is_given_up(
     proxy.choose = lambda method, _: fault if method == "PUT" else None
     with pytest.raises(error, match=fault):
         upload(BucketFiles(objects), LARGE)
+
+
+@pytest.mark.slow
+def test_an_upload_goes_by_a_copy_where_a_signed_put_has_no_condition(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Google's, whose emulator has no uploads in parts; Azurite has, and such copies."""
+    objects = objects_of(request, "azurite")
+    monkeypatch.setattr(objects, "signed_headers", lambda _: None)
+    files = BucketFiles(objects)
+    assert upload(files, LARGE) is True
+    assert upload(files, LARGE[::-1]) is False
+    assert contents_of(objects) == {"blob/x": LARGE}
 
 
 def test_a_batch_asks_three_times_however_many_files_and_logs_it_has(

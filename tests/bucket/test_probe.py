@@ -9,7 +9,7 @@ from pipeline.bucket.connection import Connection
 from pipeline.bucket.probe import QUESTIONS, ask_bucket
 from pipeline.bucket.url import parse_bucket_url
 from pipeline.errors import StoreAwayError, StoreNotReadyError
-from tests.bucket.buckets import HASTE
+from tests.bucket.buckets import CLOUDS, HASTE, SCHEMES
 from tests.bucket.servers import BUCKET, point_at
 from tests.bucket.small_s3 import SmallS3, serving
 
@@ -42,6 +42,14 @@ def test_a_bucket_that_keeps_its_word_holds_and_nothing_is_left(connection: Conn
     answers = ask_bucket(connection)
     assert [each for each in answers if not each.holds] == []
     assert connection.names("ledger") == ([], [])
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_emulator_of_another_cloud_holds(
+    cloud: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_at(monkeypatch, request.getfixturevalue(cloud))
+    assert failed(f"{SCHEMES[cloud]}://{BUCKET}/probe") == {}
 
 
 def test_the_small_server_holds_as_the_real_ones_do(small: SmallS3) -> None:

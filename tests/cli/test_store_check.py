@@ -51,7 +51,7 @@ def test_a_bucket_that_fails_is_refused_by_name(rmos: CommandLine, small: SmallS
 
 @pytest.mark.parametrize(
     "url",
-    ["gs://shop/rmos", "s3://", "shop/rmos", "s3://Shop", "s3://shop//rmos", "s3://shop/a/../b"],
+    ["ftp://shop/rmos", "s3://", "shop/rmos", "s3://Shop", "s3://shop//rmos", "s3://shop/a/../b"],
 )
 def test_what_is_no_url_of_a_bucket_is_refused(rmos: CommandLine, url: str) -> None:
     done = rmos("store", "check", "--url", url)

@@ -1,5 +1,5 @@
 """Servers of buckets, for the contracts that hold there too."""
 
-from tests.bucket.conftest import moto, versitygw
+from tests.bucket.conftest import azurite, gcs, moto, versitygw
 
-__all__ = ["moto", "versitygw"]
+__all__ = ["azurite", "gcs", "moto", "versitygw"]

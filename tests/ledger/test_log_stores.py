@@ -12,7 +12,7 @@ from pipeline.errors import IntegrityError, LogMovedError
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.stored_log import find_logs
 from pipeline.ledger.writer import Ledger
-from tests.bucket.buckets import SERVERS, contents_of, files_and_logs, objects_of
+from tests.bucket.buckets import SCHEMES, SERVERS, contents_of, files_and_logs, objects_of
 from tests.ledger.ledgers import (
     KEYS,
     LOG,
@@ -44,7 +44,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], Opened]] = {
 
 @pytest.fixture(params=[*IMPLEMENTATIONS, *SERVERS])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
-    if request.param in SERVERS:
+    if request.param in SCHEMES:
         return files_and_logs(objects_of(request, request.param))
     return IMPLEMENTATIONS[request.param](tmp_path)
 

@@ -17,7 +17,7 @@ from pipeline.core.store.files import (
     Presence,
 )
 from pipeline.disk.durable_files import DurableFiles
-from tests.bucket.buckets import SERVERS, objects_of
+from tests.bucket.buckets import SCHEMES, SERVERS, objects_of
 from tests.storage.memory_files import MemoryFiles
 from tests.storage.stores import NamedCalls
 
@@ -31,7 +31,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], Files]] = {
 
 @pytest.fixture(params=[*IMPLEMENTATIONS, *SERVERS])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    if request.param in SERVERS:
+    if request.param in SCHEMES:
         return BucketFiles(objects_of(request, request.param))
     return IMPLEMENTATIONS[request.param](tmp_path)
 
@@ -179,6 +179,8 @@ def test_a_note_is_removed_and_one_that_is_not_there_is_as_removed(stored: Files
 
 
 def test_a_file_of_any_size_is_named_once_it_is_whole(stored: Files) -> None:
+    if stored.name.startswith("gs://"):
+        pytest.skip("fake-gcs-server has no uploads in parts by the XML API")
     for content, created in ((b"first", True), (b"other", False)):
         upload = stored.begin_upload()
         try:
