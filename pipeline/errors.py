@@ -12,7 +12,7 @@
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
 | LockWaitEndedError | stops | 503 | 6 | nobody's: a signal came while it waited for a lock |
-| LogMovedError | stops | 503 | 6 | nobody's: another process went on with a log meanwhile |
+| LogMovedError | again, on a disk stops | 503 | 6 | nobody's: another process went on with a log |
 | StoreAwayError | waits, again | 503 | 6 | the network's: what keeps a store does not answer |
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
@@ -127,7 +127,9 @@ class LockWaitEndedError(StoreError):
 class LogMovedError(StoreError):
     """Another process went on with a log meanwhile, where no lock held it off.
 
-    Nothing was acknowledged; a restart does it again.
+    Nothing was acknowledged. In a bucket nothing is locked, so the batch is begun again from what
+    the log says now. On a disk a lock holds all others off: who went on had none, and the worker
+    stops.
     """
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from pipeline.core.advisories.outcome import AdvisoryOutcome, StoredAdvisory
 from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordSource
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.core.store.files import NewFile
 from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome
@@ -157,3 +157,19 @@ class BatchPlan(Generic[Verdict, AnyOutcome]):
         """Return the SHA-256 of every attachment that the new documents name or bring."""
         named = (sha256 for each in self.records if each.is_new for sha256 in each.attachments)
         return list(dict.fromkeys(named))
+
+
+def first_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
+    """Return the first offset of a batch in each partition."""
+    # In offset order within each partition: of those in reverse the last one stays.
+    sources = (record.source.id for record in reversed(records))
+    return {(topic, partition): offset for topic, partition, offset in sources}
+
+
+def next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
+    """Return the offset after the last one of a batch in each partition."""
+    following: dict[Partition, int] = {}
+    for record in records:
+        topic, partition, offset = record.source.id
+        following[topic, partition] = max(following.get((topic, partition), 0), offset + 1)
+    return following

@@ -18,7 +18,8 @@ leaves, without a row |
 
 A record delivered again after 4 to 6 finds its own bytes, and after 5 its own leaf; after 7 it
 finds its row, whose source it is. Either way its outcome is the one it would have had. Without a
-ledger 3 and 5 are left out.
+ledger 3 and 5 are left out. Where many hosts share the store, another may have gone on with a log
+by 5, and the batch begins again at 1.
 
 Events, dead letters and offsets come after: they are the consumer's.
 """
@@ -30,6 +31,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import structlog
+
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import BlobPath, attachment_path, parse_path
 from pipeline.core.record import Partition
@@ -37,6 +40,7 @@ from pipeline.core.reject_limit import after_verdicts
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.store.files import Creation, ExpectedFile, NewFile, Presence, WrittenAhead
 from pipeline.core.store.identity import StoreIdentity
+from pipeline.errors import LogMovedError, StoreAwayError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
@@ -50,6 +54,8 @@ from pipeline.storage.batch_plan import (
     StoredRow,
     Verdict,
     apply_recorded_verdict,
+    first_offsets,
+    next_offsets,
     path_of_row,
     sha256_of_row,
 )
@@ -59,8 +65,13 @@ from pipeline.storage.index.queries import BatchState, IndexTransaction, KnownRo
 from pipeline.storage.restoring import Restoration, restore_files
 from pipeline.storage.store import Store
 
+_log = structlog.get_logger(__name__)
+
 Reported = TypeVar("Reported")
 """The outcome of one record, be it of a store of ours or of v1's."""
+
+_ATTEMPTS = 5
+"""Whoever meets others so often in a row pauses, as where the store does not answer."""
 
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
 
@@ -132,7 +143,17 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             StoreError: The disk or the index failed; nothing may be acknowledged.
         """
         with written or nullcontext():
-            return self._commit(records, limit, is_consumed=True, written=written)
+            for _ in range(_ATTEMPTS):
+                try:
+                    return self._commit(records, limit, is_consumed=True, written=written)
+                except LogMovedError as error:
+                    if not self.store.logs.is_shared:
+                        raise
+                    _log.warning("batch begun again", reason=str(error))
+        raise StoreAwayError(
+            f"The logs of the store {self.name} went on {_ATTEMPTS} times while a batch was "
+            "stored: others own its partitions too; nothing was acknowledged."
+        )
 
     def _commit(
         self,
@@ -143,7 +164,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         written: WrittenAhead | None = None,
     ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
-        following = _next_offsets(records)
+        following = next_offsets(records)
         group = None if limit is None else limit.group_id
         asked = queries.BatchQuestions(
             self.identity.epoch, group, following, (each.verdict for each in records)
@@ -152,7 +173,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             state = asked.state(transaction.answers)
             known = state.known
             judged = self._with_recorded_verdicts(records, state.positions)
-            firsts = _first_offsets(records) if is_consumed else {}
+            firsts = first_offsets(records) if is_consumed else {}
             may_lack_rows = transaction.may_lack_rows
             reached = self._follow(firsts, state.positions, transaction) if firsts else {}
             is_judged_so = all(new is old for new, old in zip(judged, records, strict=True))
@@ -190,7 +211,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 each partition.
             reached: The next offset of each partition whose records all have a row now.
         """
-        places = {*_next_offsets(records), *reached}
+        places = {*next_offsets(records), *reached}
         with self.store.faults(), self._going_on(places) as transaction:
             plan = self._claim(records, self._known(records, transaction), transaction)
             expected = [(each.record.source, each.files) for each in plan.records]
@@ -341,20 +362,6 @@ def _by_log(plan: BatchPlan[Verdict, AnyOutcome]) -> dict[LogId, list[LedgerLeaf
     for each in plan.records:
         leaves[each.record.log].append(each.leaf)
     return leaves
-
-
-def _first_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
-    # In offset order within each partition: of those in reverse the last one stays.
-    sources = (record.source.id for record in reversed(records))
-    return {(topic, partition): offset for topic, partition, offset in sources}
-
-
-def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
-    following: dict[Partition, int] = {}
-    for record in records:
-        topic, partition, offset = record.source.id
-        following[topic, partition] = max(following.get((topic, partition), 0), offset + 1)
-    return following
 
 
 def check_reject_limit(

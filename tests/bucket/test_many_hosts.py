@@ -18,9 +18,10 @@ pytest.importorskip("psycopg", reason="the extra scale is not installed")
 from pipeline.bucket.log_store import BucketLogsToWrite
 from pipeline.bucket.objects import Objects
 from pipeline.core.store.identity import STORE_FILE
-from pipeline.errors import LogMovedError, StoreNotReadyError
+from pipeline.errors import StoreAwayError, StoreNotReadyError
 from pipeline.settings import Settings
 from pipeline.storage import shared
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
@@ -116,30 +117,55 @@ def test_two_that_both_own_every_partition_make_what_one_makes(
     check_same(settings, plain)
 
 
-def test_a_zombie_that_wakes_up_at_its_swap_takes_no_leaf_back(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+def overtake(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, batches: list[list[JudgedRecord]]
 ) -> None:
-    """What makes no row is held up by no row: the condition of the bucket alone is left."""
-    leave_out_locks(monkeypatch)
-    records = [tombstone(offset) for offset in range(30)]
-    swap, successor = BucketLogsToWrite.swap, [records]
+    """Let another worker store the next of `batches` before each swap of this one.
 
-    def stopped(self: BucketLogsToWrite, swaps: Any) -> Any:
-        while successor:
-            taken = successor.pop()
+    What makes no row is held up by no row: the condition of the bucket alone is left.
+    """
+    leave_out_locks(monkeypatch)
+    swap = BucketLogsToWrite.swap
+
+    def overtaken(self: BucketLogsToWrite, swaps: Any) -> Any:
+        if batches:
+            taken, batches[:], left = batches[0], [], batches[1:]
             with writing(settings) as other:
                 other.commit(taken)
+            batches[:] = left
         return swap(self, swaps)
 
-    monkeypatch.setattr(BucketLogsToWrite, "swap", stopped)
+    monkeypatch.setattr(BucketLogsToWrite, "swap", overtaken)
+
+
+def check_tombstones(settings: Settings, store: RunStore, count: int) -> None:
+    (log,) = open_store_logs(settings, store.store).open_all()
+    assert [leaf.offset for leaf in log.leaves()] == list(range(count))
+    assert store.index.positions(1) == {(TOPIC, 0): count}
+
+
+@pytest.mark.parametrize("taken", [30, 7])
+def test_who_is_overtaken_at_its_swap_goes_on_by_itself_and_takes_no_leaf_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    records = [tombstone(offset) for offset in range(30)]
+    overtake(settings, monkeypatch, [records[:taken]])
     with writing(settings) as zombie:
-        with pytest.raises(LogMovedError):
-            zombie.commit(records[:10])
-        again = zombie.commit(records[:10])
-        assert [each.code for each in again.outcomes] == ["TOMBSTONE"] * 10
-        (log,) = open_store_logs(settings, zombie.store).open_all()
-        assert log.size == len(records)
-        assert zombie.index.positions(1) == {(TOPIC, 0): len(records)}
+        found = zombie.commit(records[:10])
+        assert [each.code for each in found.outcomes] == ["TOMBSTONE"] * 10
+        check_tombstones(settings, zombie, max(taken, 10))
+
+
+def test_who_is_overtaken_each_time_pauses_as_where_the_store_is_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [tombstone(offset) for offset in range(30)]
+    overtake(settings, monkeypatch, [records[:count] for count in range(2, 7)])
+    with writing(settings) as zombie:
+        with pytest.raises(StoreAwayError, match="went on 5 times"):
+            zombie.commit(records)
+        zombie.commit(records)
+        check_tombstones(settings, zombie, 30)
 
 
 @pytest.mark.slow
