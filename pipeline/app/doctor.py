@@ -3,11 +3,12 @@
 | question | by |
 |---|---|
 | files | the limit of open files, as a service raises it |
-| clock | the time, against that of the store's own files |
-| disk | `is_disk_writable` and the room of the volume |
+| clock, disk | of a store on one disk: the time, against that of the store's own files; \
+`is_disk_writable` and the room of the volume |
+| bucket | of a store in one: it answers, and has a store |
 | store | identity, owner and index |
 | key | `load_own_key`, as a worker signs |
-| java | what the local broker runs on |
+| java | what the local broker of one host runs on |
 | broker | `describe_cluster`, and that it is the one of the store |
 | topics | `broken_promises` |
 | rights | what the broker says that this user may do |
@@ -21,7 +22,7 @@ is the ground of: without a broker there are no topics to ask about.
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -33,15 +34,16 @@ from pipeline.broker.admin.topic_promises import Consequence
 from pipeline.broker.connection import describe_cluster
 from pipeline.consumers.start.checks import broken_promises, check_audit_start, look_at_start
 from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.store_identity import check_identity, read_store
+from pipeline.disk.store_identity import check_identity
 from pipeline.errors import RmosError, StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import RunIndex, open_index_to_read
+from pipeline.storage.contents import opened_contents
+from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.store import open_to_read
 from pipeline.topics import topic_table
 
 ANSWER_SECONDS = 30.0
@@ -142,15 +144,19 @@ def _questions(settings: Settings) -> Iterable[_Question]:
         return _Question(name, partial(look, settings), frozenset(ground), ANSWER_SECONDS)
 
     yield local("files", machine.look_at_files)
-    yield local("clock", machine.look_at_clock)
-    yield local("disk", machine.look_at_disk)
+    if settings.is_shared:
+        yield local("bucket", machine.look_at_bucket)
+    else:
+        yield local("clock", machine.look_at_clock)
+        yield local("disk", machine.look_at_disk)
     if settings.runs_v2_enabled:
-        yield local("store", machine.look_at_store)
+        yield local("store", machine.look_at_store, *(["bucket"] if settings.is_shared else []))
         yield local("key", machine.look_at_key, "store")
     else:
         yield local("store", machine.look_at_v1_store)
     yield remote("broker", _broker)
-    yield local("java", machine.look_at_java)
+    if not settings.is_shared:
+        yield local("java", machine.look_at_java)
     yield remote("topics", _topics, "broker")
     yield remote("rights", _rights, "broker", "topics")
     if settings.runs_v2_enabled:
@@ -175,13 +181,17 @@ async def _broker(settings: Settings) -> Found:
     if not settings.runs_v2_enabled:
         check_v2_store(settings, cluster_id)
         return State.FINE, f"{found}."
-    root = settings.data_dir
     try:
-        identity = await _apart(partial(read_store, root))
+        store = await _apart(partial(_identity, settings))
     except StoreError:
         return State.FINE, f"{found}."
-    check_identity(identity, root, cluster_id=cluster_id, prefix=settings.prefix)
+    check_identity(*store, cluster_id=cluster_id, prefix=settings.prefix)
     return State.FINE, f"{found}, the one of the store."
+
+
+def _identity(settings: Settings) -> tuple[StoreIdentity, str]:
+    with opened_contents(settings) as store:
+        return store.identity, store.name
 
 
 async def _topics(settings: Settings) -> Found:
@@ -244,6 +254,7 @@ class _LookedAt:
     identity: StoreIdentity
     index: RunIndex
     ledger: "_Logs | None"
+    close: Callable[[], None]
 
 
 class _Logs:
@@ -256,17 +267,16 @@ class _Logs:
 
 
 def _opened(settings: Settings) -> _LookedAt:
-    store = disk_contents(settings.data_dir)
+    store = open_to_read(settings)
     logs = None
     if settings.ledger_enabled:
-        logs = _Logs(StoreLogs(store, verifier_keys(settings, store.identity)))
-    index = open_index_to_read(settings.data_dir)
-    return _LookedAt(store.name, store.identity, index, logs)
+        logs = _Logs(StoreLogs(store, verifier_keys(settings, store.identity, store.files)))
+    return _LookedAt(store.name, store.identity, store.index, logs, store.close)
 
 
 async def _log(settings: Settings, topic: str, group: str, writes: Iterable[str]) -> Found:
     store = await _apart(partial(_opened, settings))
-    with closing(store.index):
+    with closing(store):
         _, states, _ = await look_at_start(
             settings, store, topic=topic, group=group, writes=writes, accept_loss=False
         )
@@ -278,5 +288,7 @@ async def _log(settings: Settings, topic: str, group: str, writes: Iterable[str]
 
 
 async def _audit(settings: Settings) -> Found:
-    await check_audit_start(settings, disk_contents(settings.data_dir))
+    with ExitStack() as stack:
+        store = await _apart(partial(stack.enter_context, opened_contents(settings)))
+        await check_audit_start(settings, store)
     return State.FINE, f"{settings.topics.audit_group} would start."

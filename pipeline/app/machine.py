@@ -15,7 +15,6 @@ from pipeline.broker.connection import is_local
 from pipeline.broker.local.runtime import is_downloaded
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.disk.faults import store_faults
-from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.store_identity import read_store
 from pipeline.disk.volume import is_disk_writable, room_of
@@ -23,8 +22,9 @@ from pipeline.errors import AddressTakenError, RmosError, StoreNotReadyError
 from pipeline.ledger.keys import load_own_key
 from pipeline.legacy.v1.file import V1Store
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import open_index_to_read
+from pipeline.storage.contents import opened_contents
 from pipeline.storage.ledger_key import key_file_of
+from pipeline.storage.store import open_to_read
 
 FEWEST_FILES = 1024
 _CLOCK_SLACK_SECONDS = 60.0
@@ -101,16 +101,22 @@ def look_at_disk(settings: Settings) -> Found:
 
 
 def look_at_store(settings: Settings) -> Found:
-    """Find whether there is a store that a worker of this user could open."""
-    root = settings.data_dir
-    identity = read_store(root)
-    refuse_as_root(root)
-    with closing(open_index_to_read(root)) as index:
-        runs, advisories = index.count(), index.count_advisories()
-    return State.FINE, (
-        f"{root}: store {identity.store_id}, epoch {identity.epoch}, {runs:,} runs, "
-        f"{advisories:,} advisories."
-    )
+    """Find whether there is a store that a worker of this user could open, with its index."""
+    if not settings.is_shared:
+        read_store(settings.data_dir)
+        refuse_as_root(settings.data_dir)
+    with closing(open_to_read(settings)) as store:
+        runs, advisories = store.index.count(), store.index.count_advisories()
+        return State.FINE, (
+            f"{store.name}: store {store.identity.store_id}, epoch {store.identity.epoch}, "
+            f"{runs:,} runs, {advisories:,} advisories."
+        )
+
+
+def look_at_bucket(settings: Settings) -> Found:
+    """Find whether the bucket answers, and has a store."""
+    with opened_contents(settings) as store:
+        return State.FINE, f"{store.name} has the store {store.identity.store_id}."
 
 
 def look_at_v1_store(settings: Settings) -> Found:
@@ -122,15 +128,20 @@ def look_at_v1_store(settings: Settings) -> Found:
 
 def look_at_key(settings: Settings) -> Found:
     """Find whether the key is there and that of the store."""
-    root = settings.data_dir
     if not settings.ledger_enabled:
         return (
             State.NOTE,
             "No ledger is written (RMOS_LEDGER_ENABLED): nobody can prove this store.",
         )
-    identity = read_store(root)
-    path = key_file_of(settings, identity)
-    signer = load_own_key(DiskLogs(root), path, identity.store_id)
+    with opened_contents(settings) as store:
+        path = key_file_of(settings, store.identity)
+        signer = load_own_key(store.logs, path, store.identity.store_id)
+        in_force = store.lock.key_in_force()
+    if in_force not in {None, str(signer.key)}:
+        return State.NOT_USABLE, (
+            f"{path} signs as {signer.key}, and the store is signed by {in_force}: put a copy of "
+            "the file of that key in its place, and of the files beside it."
+        )
     return State.FINE, f"{path} signs as {signer.key}."
 
 

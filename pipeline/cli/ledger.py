@@ -23,8 +23,6 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.reader import FoundLeaf, StoreLogs, find_advisory_leaf, find_run_leaf
@@ -97,13 +95,16 @@ def rotate(as_json: AsJson = False) -> None:
     """Replace the key: every log is signed by both keys, then by the new one alone.
 
     The private part of the old key is removed; its public part is still trusted for what it
-    signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again.
+    signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again. Where
+    many hosts share the store, put a copy of the new key and the files beside it on each, before.
     """
+    from pipeline.storage.contents import opened_contents
     from pipeline.storage.ledger_key import key_file_of
 
     settings = read_settings()
-    path = key_file_of(settings, read_store(settings.data_dir))
-    rotated = rotate_key(disk_contents(settings.data_dir), path)
+    with opened_contents(settings) as store:
+        path = key_file_of(settings, store.identity)
+        rotated = rotate_key(store, path)
     document = {
         "key_file": str(path),
         "vkey_file": str(vkey_file_of(path)),
@@ -116,6 +117,8 @@ def rotate(as_json: AsJson = False) -> None:
         print_json(document)
         return
     note("A new key signs from now on. Keep a copy of it and of the note.")
+    if settings.is_shared:
+        note("Put copies of its files on each other host of the store, then start workers there.")
     print_pairs(document.items())
 
 

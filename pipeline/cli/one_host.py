@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 WORKS_IN_A_BUCKET: Final = frozenset(
     {
         *("api", "worker persist", "worker advisories", "worker advise"),
-        *("worker audit", "worker all"),
-        *("store init", "store check", "store upgrade", "ledger init", "offsets reset"),
+        *("worker audit", "worker all", "offsets reset", "attachments put", "doctor"),
+        *("store init", "store check", "store upgrade", "store status", "store new-epoch"),
+        *("ledger init", "ledger rotate"),
         *("runs list", "runs of-file", "runs show", "runs download", "runs draw", "runs diff"),
         *("runs advisories", "runs attachments", "runs verify", "runs export", "evidence"),
         *("ledger checkpoint", "ledger verify", "ledger prove", "ledger checksums", "ledger sums"),

@@ -22,17 +22,16 @@ from pipeline.cli.views.terminal import (
     progress_bar,
 )
 from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.faults import store_faults
-from pipeline.disk.store_identity import begin_epoch, read_store
+from pipeline.disk.store_identity import read_store
 from pipeline.disk.volume import has_group_commit, room_of
 from pipeline.errors import InputError, IntegrityError, StoreNotReadyError
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.contents import opened_contents
 
 if TYPE_CHECKING:
     from pipeline.bucket.probe import Answer
     from pipeline.recovery.rebuild.index import RebuildReport
-    from pipeline.storage.index.run_index import RunIndex
+    from pipeline.storage.store import Store
 
 SHOWN_OF_A_KIND = 10
 """Most lines about one kind of finding; after a new broker every older run is such a finding."""
@@ -68,28 +67,22 @@ def init(
 @app.command("new-epoch")
 def new_epoch(as_json: AsJson = False) -> None:
     """Continue with a new broker; what earlier epochs stored does not change."""
+    from pipeline.storage.store import begin_epoch
+
     settings = read_settings()
     cluster_id = asyncio.run(_cluster_of_idle_workers(settings))
-    _show(settings, begin_epoch(settings.data_dir, cluster_id=cluster_id), as_json=as_json)
+    _show(settings, begin_epoch(settings, cluster_id=cluster_id), as_json=as_json)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show the identity of the store, its contents and the free space."""
-    from pipeline.storage.index.run_index import open_index_to_read
+    """Show the identity of the store, its contents and, of a disk, the free space."""
+    from pipeline.storage.store import open_to_read
 
     settings = read_settings()
-    root = settings.data_dir
-    identity = read_store(root)
-    # First: without any the index cannot even be read, as SQLite makes its log beside it.
-    if (room := room_of(root)).has_few_inodes:
-        note(
-            f"Only {room.free_inodes:,} of {room.inodes:,} inodes are left on the volume; each "
-            "file of the store takes one.",
-            "yellow",
-        )
-    with closing(open_index_to_read(root)) as index, store_faults(root):
-        document = _status(root, identity, index)
+    volume = {} if settings.is_shared else _volume(settings.data_dir)
+    with closing(open_to_read(settings)) as store, store.faults():
+        document = _status(store, volume)
     if as_json:
         print_json(document)
         return
@@ -99,15 +92,29 @@ def status(as_json: AsJson = False) -> None:
         print_text(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
 
 
-def _status(root: Path, identity: StoreIdentity, index: "RunIndex") -> dict[str, Any]:
-    room = room_of(root)
-    positions = index.positions(identity.epoch)
+def _volume(root: Path) -> dict[str, Any]:
+    """Return what a store on a disk has besides."""
+    read_store(root)
+    # First: without any the index cannot even be read, as SQLite makes its log beside it.
+    if (room := room_of(root)).has_few_inodes:
+        note(
+            f"Only {room.free_inodes:,} of {room.inodes:,} inodes are left on the volume; each "
+            "file of the store takes one.",
+            "yellow",
+        )
     return {
-        **asdict(identity),
-        "runs": index.count(),
         "free_bytes": room.free_bytes,
         "free_inodes": room.free_inodes,
         "group_commit": has_group_commit(root),
+    }
+
+
+def _status(store: "Store", volume: dict[str, Any]) -> dict[str, Any]:
+    positions = store.index.positions(store.identity.epoch)
+    return {
+        **asdict(store.identity),
+        "runs": store.index.count(),
+        **volume,
         "positions": [
             {"topic": topic, "partition": partition, "next_offset": offset}
             for (topic, partition), offset in sorted(positions.items())
@@ -294,18 +301,19 @@ def put(
     """Store files under their SHA-256, and print it; a blob that exists already is success."""
     from pipeline.storage.attachments import AttachmentFiles, stored_answer
 
-    store = AttachmentFiles(disk_contents(read_settings().data_dir).files)
     created = 0
-    for file in files:
-        try:
-            stored = store.put(file)
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
-        created += stored.created
-        if as_json:
-            print_json(stored_answer(stored))
-        else:
-            print_text(f"{stored.sha256}  {file}")
+    with opened_contents(read_settings()) as contents:
+        store = AttachmentFiles(contents.files)
+        for file in files:
+            try:
+                stored = store.put(file)
+            except OSError as error:
+                raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+            created += stored.created
+            if as_json:
+                print_json(stored_answer(stored))
+            else:
+                print_text(f"{stored.sha256}  {file}")
     if as_json:
         print_json({"summary": {"created": created, "exists": len(files) - created}})
     else:

@@ -32,6 +32,12 @@ class DiskLock:
         with exclusive_lock(self._root / INDEX_LOCK):
             yield
 
+    def key_in_force(self) -> None:
+        """Return none: a worker looks at the file of its key in each batch."""
+
+    def put_in_force(self, key: str) -> None:
+        """Do nothing, likewise."""
+
     def between_batches(self) -> AbstractContextManager[None]:
         """Do the same, beside others who only look; no file is made."""
         return shared_lock(self._root / INDEX_LOCK)

@@ -10,10 +10,11 @@ step. Run again, it goes on from there.
 | 3. check every log, sign its checkpoint by both keys | workers go on with the old key |
 | 4. keep the note of the change, signed by both | the same |
 | 5. write the public part of the new key | the same; readers know both keys |
-| 6. rename the new key over the old one, which is gone | the new key signs |
+| 6. of many hosts: put the new key in force | no worker starts until it is run again |
+| 7. rename the new key over the old one, which is gone | the new key signs |
 
-A worker that was running finds another key in the file at its next batch, and stops before it
-writes anything.
+A worker that was running finds another key in the file, or in force, at its next batch, and stops
+before it writes anything.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from pathlib import Path
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.log_store import Head, LogStore
 from pipeline.disk.small_files import flush_folder
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.stored_log import StoredLog, fetch_tiles, find_logs, ledger_faults
@@ -55,7 +56,8 @@ def rotate_key(store: StoreContents, key_file: Path) -> RotatedKey:
     """Let a new key take over from the one in `key_file`, for `store`.
 
     Raises:
-        StoreNotReadyError: There is no key, or it is that of another store.
+        StoreNotReadyError: There is no key, it is that of another store, or another host has
+            changed it.
         IntegrityError: A log is not what was written; the old key goes on.
         StoreError: The disk failed; the old key goes on, or the new one has taken over.
     """
@@ -63,10 +65,18 @@ def rotate_key(store: StoreContents, key_file: Path) -> RotatedKey:
     with logs.faults(), store.lock.alone():  # 1.
         old = load_own_key(logs, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
+        in_force = store.lock.key_in_force()
+        if in_force not in {None, str(old.key), str(new.key)}:
+            raise StoreNotReadyError(
+                f"The store {store.name} is signed by {in_force}, and the key at {key_file} is "
+                f"{old.key}: put a copy of the file of that key in its place, and of the files "
+                "beside it. Nothing was signed."
+            )
         signed = _sign_by_both(logs, store_id, [old, new])  # 3.
         note = write_rotation(key_file, sign_rotation(old, new))  # 4.
         write_vkey(key_file, new.key)  # 5.
-        _take_over(key_file)  # 6.
+        store.lock.put_in_force(str(new.key))  # 6.
+        _take_over(key_file)  # 7.
     return RotatedKey(old.key, new.key, signed, note)
 
 

@@ -23,7 +23,7 @@ _ROW: Final = "SELECT format, store_id, cluster_id, prefix, epoch, key FROM stor
 _MAKE: Final = """INSERT INTO store (format, store_id, cluster_id, prefix, epoch, key)
     VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 _ALONE: Final = "SELECT pg_advisory_xact_lock(%s)"
-_CHANGE: Final = "UPDATE store SET epoch = %s, key = %s"
+_CHANGE: Final = "UPDATE store SET cluster_id = %s, epoch = %s"
 _SET_KEY: Final = "UPDATE store SET key = %s WHERE key IS NULL"
 _SETTINGS: Final = ("fsync", "synchronous_commit")
 """Off, each of them loses what was acknowledged: the first all of it, the second the last moments.
@@ -76,6 +76,15 @@ class PostgresLock:
             yield
             connection.execute("SELECT pg_advisory_unlock(%s)", (STORE_LOCK,))
 
+    def key_in_force(self) -> str | None:
+        """Return the key of the row."""
+        return key_in_force(self._url)
+
+    def put_in_force(self, key: str) -> None:
+        """Change the key of the row, at which each batch looks."""
+        with database_faults(name_of(self._url)), connect(self._url) as connection:
+            connection.execute("UPDATE store SET key = %s", (key,))
+
     def between_batches(self) -> AbstractContextManager[None]:
         """Do the same: the batches are those who share the lock."""
         return self.alone()
@@ -93,9 +102,9 @@ def make_row(url: str, row: StoreRow) -> None:
 
 
 def change_row(url: str, row: StoreRow) -> None:
-    """Put another epoch or key in force, once no batch is on its way.
+    """Put another epoch, of another cluster, in force, once no batch is on its way.
 
-    Whoever goes on with those from before is refused at its next batch.
+    Whoever goes on with that from before is refused at its next batch. The key stays.
 
     Raises:
         StoreNotReadyError: The database is another store's.
@@ -103,11 +112,11 @@ def change_row(url: str, row: StoreRow) -> None:
     with database_faults(name_of(url)), connect(url) as connection:
         connection.execute(_ALONE, (STORE_LOCK,))
         found = connection.execute(_ROW).fetchone()
+        before = row
         if found is not None:
-            before = replace(row, epoch=found[-2], key=found[-1])
-            refuse_other(connection, before, name_of(url))
-        connection.execute(_CHANGE, (row.epoch, row.key))
-        refuse_other(connection, row, name_of(url))
+            before = replace(row, cluster_id=found[2], epoch=found[4], key=found[5])
+        refuse_other(connection, before, name_of(url))
+        connection.execute(_CHANGE, (row.cluster_id, row.epoch))
 
 
 def refuse_taken(url: str) -> None:
@@ -178,10 +187,18 @@ def refuse_other(connection: psycopg.Connection[Any], row: StoreRow, name: str) 
             f"The index {name} belongs to no store yet: it is made by rmos store init."
         )
     for field, wanted, has in zip(fields(row), astuple(row), found, strict=True):
+        if wanted != has and field.name == "key" and wanted and has:
+            raise StoreNotReadyError(
+                f"The index {name} says that {has} signs this store, and this host has the key "
+                f"{wanted}: put a copy of the file of that key in its place, and of the files "
+                "beside it."
+            )
         if wanted != has:
+            begun = found[1] == row.store_id and found[4] == row.epoch + 1
+            way = ": run rmos store new-epoch again, which was not finished" if begun else ""
             raise StoreNotReadyError(
                 f"Expected the index {name} to have the {field.name} {wanted} of this store, "
-                f"found {has}."
+                f"found {has}{way}."
             )
 
 

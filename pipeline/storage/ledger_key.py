@@ -178,5 +178,12 @@ def verifier_keys(
             return []
     path = key_file_of(settings, identity)
     name = signer_name(identity.store_id)
-    current = keys.read_vkey(path, name) or keys.load_key(path, name).key
+    current = keys.read_vkey(path, name)
+    if current is None:
+        if settings.is_shared and not path.exists():
+            raise StoreNotReadyError(
+                f"There is no ledger key at {path}, nor its public part {keys.vkey_file_of(path)}: "
+                "put a copy of that of another host there, or set RMOS_LEDGER_KEY_FILE."
+            )
+        current = keys.load_key(path, name).key
     return [current, *keys.earlier_keys(path, current)]

@@ -5,7 +5,7 @@ before either of them writes.
 """
 
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from pipeline.bucket.files import BucketFiles
@@ -24,6 +24,7 @@ from pipeline.ledger.writer import Ledger
 from pipeline.postgres.scripts import refuse_missing, run_scripts
 from pipeline.postgres.store_row import (
     PostgresLock,
+    change_row,
     key_in_force,
     make_row,
     refuse_taken,
@@ -131,6 +132,8 @@ def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
     with ExitStack() as stack:
         contents = open_contents(settings)
         stack.callback(contents.let_go)
+        if settings.ledger_enabled:
+            _refuse_without_key(settings, contents)
         ledger = open_ledger_of(settings, contents)
         key = None if ledger is None else str(ledger.keys[0])
         store = _with_index(settings, contents, key)
@@ -203,15 +206,50 @@ def init_key(settings: Settings) -> LedgerKey:
     with ExitStack() as stack:
         contents = open_contents(settings)
         stack.callback(contents.let_go)
-        path = key_file_of(settings, contents.identity)
-        if (in_force := key_in_force(url)) is not None and not path.exists():
-            raise StoreNotReadyError(
-                f"The store {contents.name} has the key {in_force}, made on another host: put a "
-                f"copy of its file at {path}, or set RMOS_LEDGER_KEY_FILE to where it is."
-            )
+        _refuse_without_key(settings, contents)
         made = init_key_of(settings, contents)
         set_first_key(url, store_row(contents.identity, str(made.key)))
     return made
+
+
+def _refuse_without_key(settings: Settings, contents: StoreContents) -> None:
+    """Refuse a host that has no key where the store has one."""
+    path = key_file_of(settings, contents.identity)
+    if not path.exists() and (in_force := contents.lock.key_in_force()) is not None:
+        raise StoreNotReadyError(
+            f"The store {contents.name} has the key {in_force}, made on another host: put a "
+            f"copy of its file at {path}, or set RMOS_LEDGER_KEY_FILE to where it is."
+        )
+
+
+def begin_epoch(settings: Settings, *, cluster_id: str) -> StoreIdentity:
+    """Go on with a new broker: the next epoch, of the cluster `cluster_id`.
+
+    The database first: no host goes on in the old epoch from then on. Who dies before the bucket
+    has it does the same again.
+
+    Raises:
+        StoreNotReadyError: There is no store, or another process changes its epoch too.
+        StoreAwayError: The bucket or the database does not answer.
+    """
+    with closing(_objects(settings)) as objects, objects.faults():
+        current = read_identity(BucketFiles(objects))
+        following = replace(current, cluster_id=cluster_id, epoch=current.epoch + 1)
+        before, after = (canonical_json(asdict(each)) for each in (current, following))
+        (found,) = objects.all([partial(objects.get, STORE_FILE)])
+        if found is None or found.content != before:
+            raise _changed_meanwhile(objects)
+        change_row(_index_url(settings), store_row(following, None))
+        if objects.all([partial(objects.swap, STORE_FILE, after, found.version)]) == [None]:
+            raise _changed_meanwhile(objects)
+    return following
+
+
+def _changed_meanwhile(objects: Objects) -> StoreNotReadyError:
+    return StoreNotReadyError(
+        f"Another process changes the epoch of the store {objects.name} too: rmos store status "
+        "shows what it is."
+    )
 
 
 def _objects(settings: Settings) -> Objects:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.contents import disk_contents, disk_contents_to_write
+from pipeline.disk.store_identity import begin_epoch as begin_next_epoch
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger
@@ -93,6 +94,19 @@ def create(
         store_id=store_id,
         epoch=epoch,
     )
+
+
+def begin_epoch(settings: Settings, *, cluster_id: str) -> StoreIdentity:
+    """Go on with a new broker: the next epoch, of the cluster `cluster_id`.
+
+    Raises:
+        StoreNotReadyError: There is no store, or another process changes its epoch too.
+        StoreError: The disk cannot be written, or a bucket or a database does not answer.
+    """
+    if settings.is_shared:
+        begun: StoreIdentity = shared_stores().begin_epoch(settings, cluster_id=cluster_id)
+        return begun
+    return begin_next_epoch(settings.data_dir, cluster_id=cluster_id)
 
 
 def init_key(settings: Settings) -> LedgerKey:

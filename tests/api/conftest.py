@@ -114,6 +114,15 @@ async def api_over(
         make_store(root)
     # The server's paths must not be in any answer.
     deps = api_dependencies(read_settings(data_dir=root, **settings), open_reader(root), broker)
+    async with api_of(deps, root, tokens, pages) as api:
+        yield api
+
+
+@asynccontextmanager
+async def api_of(
+    deps: ApiDependencies, root: Path, tokens: Tokens | None = None, pages: Pages | None = None
+) -> AsyncIterator[Api]:
+    """Serve a store that is open; no answer may name the folder `root`."""
     app = create_api(deps, tokens, pages)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}

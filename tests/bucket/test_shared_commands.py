@@ -282,3 +282,33 @@ def wait_for_lock(settings: Settings) -> None:
         asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         while connection.execute(asked).fetchone() == (0,):
             time.sleep(0.01)
+
+
+def test_a_store_and_a_blob_are_the_same_but_for_the_volume(
+    rmos: Callable[..., Done], tmp_path: Path
+) -> None:
+    volume = {"free_bytes", "free_inodes", "group_commit"}
+    on_disk, shared = (rmos(kind, "store", "status", "--json").document for kind in KINDS)
+    assert shared == {name: each for name, each in on_disk.items() if name not in volume}
+    assert volume <= on_disk.keys()
+    (tmp_path / "program.nc").write_text("G1 X7")
+    for created in (1, 0):
+        put = same(rmos, "attachments", "put", str(tmp_path / "program.nc"), "--json")
+        assert json.loads(put.splitlines()[-1])["summary"]["created"] == created
+
+
+def test_the_doctor_asks_for_bucket_index_and_key(
+    rmos: Callable[..., Done], line: CommandLine, tmp_path: Path
+) -> None:
+    found = rmos("shared", "doctor", "--json").document["answers"]
+    states = {each["question"]: each["state"] for each in found}
+    # No broker answers.
+    looked_at = {name: states.pop(name) for name in ("files", "bucket", "store", "key", "api")}
+    assert set(looked_at.values()) == {"fine"}
+    asked = ["broker", "topics", "rights", "persist", "advisories", "audit", "metrics"]
+    assert list(states) == asked
+    assert {name for name, state in states.items() if state == "not usable"} == {"broker"}
+    line.set("RMOS_STORE_URL", f"s3://{BUCKET}/none")
+    there = {each["question"]: each for each in line("doctor", "--json").document["answers"]}
+    assert "There is no store at" in there["bucket"]["sentence"]
+    assert there["store"]["state"] == there["key"]["state"] == "not asked"

@@ -319,7 +319,7 @@ def _advance(index: RunIndex, offsets: dict[Partition, int]) -> None:
 def test_an_epoch_or_key_is_changed_between_batches_and_ends_those_that_had_the_old(
     url: str, index: RunIndex
 ) -> None:
-    new = store_row(replace(IDENTITY, epoch=2), "a-key")
+    new = store_row(replace(IDENTITY, epoch=2, cluster_id="cluster-2"), None)
     with ThreadPoolExecutor(1) as pool:
         with index.transaction([place(0)]) as transaction:
             changing = pool.submit(change_row, url, new)
@@ -328,8 +328,12 @@ def test_an_epoch_or_key_is_changed_between_batches_and_ends_those_that_had_the_
         changing.result(timeout=10)
     with pytest.raises(StoreError, match="was changed meanwhile"):
         _advance(index, {(TOPIC, 0): 2})
-    with closing(open_postgres_index(url, replace(IDENTITY, epoch=2), "a-key")) as later:
+    PostgresLock(url).put_in_force("a-key")
+    following = replace(IDENTITY, epoch=2, cluster_id="cluster-2")
+    with closing(open_postgres_index(url, following, "a-key")) as later:
         assert later.positions(1) == {(TOPIC, 0): 1}
+    with pytest.raises(StoreNotReadyError, match="run rmos store new-epoch again"):
+        open_postgres_index(url, IDENTITY, "a-key")
     with pytest.raises(StoreNotReadyError, match="store_id"):
         change_row(url, replace(new, store_id="1" * 32))
 

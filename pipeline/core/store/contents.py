@@ -23,6 +23,12 @@ class StoreLock(Protocol):
             StoreAwayError: The wait was too long, or the lock was lost in the block.
         """
 
+    def key_in_force(self) -> str | None:
+        """Return the public key that every host signs by; None where the key's file decides."""
+
+    def put_in_force(self, key: str) -> None:
+        """Refuse each batch by another key from now on; who calls it is alone."""
+
     def between_batches(self) -> AbstractContextManager[None]:
         """Do the same for a moment, to look: it needs no right to write."""
 

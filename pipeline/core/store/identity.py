@@ -53,8 +53,9 @@ def read_identity(files: ReadableFiles) -> StoreIdentity:
                 f"Expected {path} to hold the store's identity, found {error}."
             ) from error
         except (FileNotFoundError, NotADirectoryError):
+            way = "look at RMOS_STORE_URL" if "://" in files.name else "mount its volume"
             raise StoreNotReadyError(
-                f"There is no store at {files.name}: mount its volume, or make a new store with "
+                f"There is no store at {files.name}: {way}, or make a new store with "
                 "rmos store init."
             ) from None
     return _parse_identity(files.name, path, text)
