@@ -103,10 +103,19 @@ class LogStates:
         return True
 
     def heads(self, locked: LockedLogs, logs: Sequence[LogId]) -> dict[LogId, Head]:
-        """Return the heads to go on from."""
+        """Return the heads to go on from.
+
+        Raises:
+            IntegrityError: A log has none.
+        """
         confirmed, self._confirmed = self._confirmed if locked.is_shared else set(), set()
         known = {log: self._states[log].head for log in logs if log in confirmed}
-        return known | heads_of(locked, [log for log in logs if log not in known])
+        found = known | heads_of(locked, [log for log in logs if log not in known])
+        for log in logs:
+            with ledger_faults(log):
+                if log not in found:
+                    raise EvidenceError("expected a checkpoint, found none")
+        return found
 
     def read(self, store: Logs, heads: Mapping[LogId, Head]) -> dict[LogId, LogState]:
         """Return the states at `heads`: what this process knows, unless a head differs.
