@@ -150,7 +150,7 @@ def _questions(settings: Settings) -> Iterable[_Question]:
         yield local("clock", machine.look_at_clock)
         yield local("disk", machine.look_at_disk)
     if settings.runs_v2_enabled:
-        yield local("store", machine.look_at_store, *(["bucket"] if settings.is_shared else []))
+        yield local("store", machine.look_at_store)
         yield local("key", machine.look_at_key, "store")
     else:
         yield local("store", machine.look_at_v1_store)
