@@ -20,10 +20,14 @@ from pipeline.bucket.objects import Objects
 from pipeline.settings import Settings
 from pipeline.storage import shared
 from pipeline.storage.store import create, init_key, open_to_read
+from tests.bucket.buckets import HASTE
 from tests.bucket.conftest import moto
-from tests.bucket.faulty_proxy import Proxy, standing_before
+from tests.bucket.faulty_proxy import FAULTS as BUCKET_FAULTS
+from tests.bucket.faulty_proxy import Proxy, one_in, standing_before
 from tests.bucket.servers import BUCKET, point_at
 from tests.builders import run_request
+from tests.e2e.equivalence.calm_run import check_as_on_a_disk
+from tests.e2e.equivalence.mixed_records import mixed_records
 from tests.e2e.equivalence.outcomes import key_file_in
 from tests.e2e.kafka_reading import (
     RUN_TOPICS,
@@ -35,7 +39,10 @@ from tests.e2e.kafka_reading import (
     wait_until,
     wait_until_consumed,
 )
-from tests.postgres.servers import Server, running
+from tests.postgres.proxy import FAULTS
+from tests.postgres.proxy import standing_before as before_postgres
+from tests.postgres.servers import Server, running, standby_of
+from tests.postgres.test_failover import both, rows_of
 
 __all__ = ["moto"]
 
@@ -104,6 +111,83 @@ async def test_a_worker_goes_on_once_what_was_away_is_back(
         assert len(told) == len(set(told)) == 10
         with closing(open_to_read(settings)) as store:
             assert store.index.count() == 10
+
+
+async def test_a_worker_goes_on_by_itself_in_a_storm_of_faults(
+    broker: LocalBroker,
+    moto: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One request in twelve fails, and one commit in four, of which there are few."""
+    with (
+        running("18") as server,
+        standing_before(moto, lambda *_: None) as bucket,
+        before_postgres(server, tmp_path_factory.mktemp("pg")) as database,
+    ):
+        point_at(monkeypatch, bucket.address)
+        calm = settings_of(broker, tmp_path, server)
+        assert calm.index_url is not None
+        url = SecretStr(database.url(calm.index_url.get_secret_value()))
+        settings = calm.model_copy(
+            update={"index_url": url, "batch_records": 6, "broker_pause_seconds": 0.05}
+        )
+        monkeypatch.setattr(shared, "Objects", partial(Objects, patience=HASTE))
+        times = {"message.timestamp.type": "CreateTime"}
+        async with (
+            topics_of(settings, RUN_TOPICS, of_requests=times),
+            persist_worker(settings, accepted_rejects=300) as worker,
+        ):
+            # All but silence, which takes its time.
+            bucket.choose = one_in(12, seed=1, among=BUCKET_FAULTS[:-1])
+            commit_fails = one_in(4, seed=1, among=FAULTS)
+            database.choose = lambda: commit_fails("COMMIT", "")
+            await produce(settings, mixed_records(150))
+            await wait_until_consumed(settings)
+            assert not any(each.done() for each in worker.faults)
+            assert len(bucket.faults) > 3
+            assert database.faults
+            bucket.choose, database.choose = lambda *_: None, lambda: None
+            await check_as_on_a_disk(settings, tmp_path)
+
+
+async def test_a_worker_follows_a_failover_that_lost_what_was_acknowledged(
+    broker: LocalBroker, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_at(monkeypatch, moto)
+    with running("18") as primary, standby_of(primary) as standby:
+        settings = settings_of(broker, tmp_path, primary)
+        assert settings.index_url is not None
+        own = settings.index_url.get_secret_value()
+        copy = own.replace(str(primary.folder), str(standby.folder))
+        url = f"{both(own, primary, standby)}&target_session_attrs=read-write"
+        settings = settings.model_copy(update={"index_url": SecretStr(url)})
+        requests = list(mixed_records(300))
+        times = {"message.timestamp.type": "CreateTime"}
+        async with (
+            topics_of(settings, RUN_TOPICS, of_requests=times),
+            persist_worker(settings, accepted_rejects=300) as worker,
+        ):
+            await produce(settings, requests[:100])
+            await wait_until_consumed(settings)
+            await wait_until(lambda: rows_of(copy) == rows_of(own), "the standby has all rows")
+            standby.stop()
+            lost = run_request(run_id="lost")
+            await produce(settings, [*requests[100:200], sending(lost, partition=0)])
+            await wait_until_consumed(settings)
+            acknowledged = rows_of(own)
+            primary.kill()
+            standby.start()
+            assert rows_of(copy) < acknowledged
+            # By other partitions than that whose row is lost.
+            conflict = sending(lost | {"mode": "other"}, partition=2)
+            await produce(settings, [sending(lost, partition=1), conflict, *requests[200:]])
+            await wait_until(lambda: put_off(settings) > 0, "the worker says that it is not ready")
+            standby.promote()
+            await wait_until_consumed(settings)
+            assert not any(each.done() for each in worker.faults)
+            await check_as_on_a_disk(settings, tmp_path)
 
 
 async def told_of(settings: Settings) -> list[bytes]:

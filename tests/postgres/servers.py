@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -80,9 +81,26 @@ class Server:
     def stop(self, mode: str = "immediate") -> None:
         self.run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
 
+    def listen(self, address: str, port: int) -> None:
+        """Listen at an address too, to whoever comes from its network; start again."""
+        with Path(self.data, "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {address}/24 trust\n")
+        self.stop()
+        self.start(f"-c listen_addresses={address} -c port={port}")
+
+    def kill(self) -> None:
+        """End it as a crash would; its processes notice by themselves."""
+        file = Path(self.data, "postmaster.pid")
+        os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
+        file.unlink()
+
     @property
     def data(self) -> str:
         return str(self.folder / "data")
+
+    def promote(self) -> None:
+        """Let a standby take writes."""
+        self.run("pg_ctl", "-D", self.data, "-w", "promote")
 
     def new_database(self) -> str:
         """Make an empty database; return its URL."""

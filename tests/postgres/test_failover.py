@@ -59,7 +59,7 @@ def test_a_worker_goes_on_with_a_standby_that_lacks_acknowledged_rows(
             acknowledged = store.index.count()
             primary.stop()
             standby.start()
-            standby.run("pg_ctl", "-D", standby.data, "-w", "promote")
+            standby.promote()
             assert rows_of(copy) < acknowledged
             with pytest.raises(StoreAwayError):
                 store.commit([again], LIMIT)
