@@ -56,13 +56,13 @@ def point_at(patch: pytest.MonkeyPatch, address: str) -> None:
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
+def moto_server(host: str = "127.0.0.1") -> Iterator[str]:
     """Run moto with an empty bucket; give its address.
 
     It answers one request after another. By itself it looks at a condition and stores later: of two
     requests that overlap it takes both now and then, or answers one by 500.
     """
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer(host, 0, verbose=False)
     server.start()
     try:
         serving = server._server
