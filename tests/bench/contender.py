@@ -48,7 +48,9 @@ class Contender:
 
     def __exit__(self, *_exception: object) -> None:
         if self._process.poll() is None:
-            self._process.kill()
+            # Those of many workers would outlive the shell that they were started by.
+            for each in reversed(_tree(self.pid)):
+                each.kill()
             self._process.wait(STOP_SECONDS)
 
     @property

@@ -8,10 +8,11 @@ records to warm up, and wait; then the transaction is committed, and all records
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -21,6 +22,7 @@ from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.store import create, init_key
 from pipeline.topics import topic_table
 from tests.bench.contender import START_SECONDS, BenchError, Contender
 from tests.bench.requests import encoded_requests
@@ -59,10 +61,14 @@ class Lane:
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Return the environment of the contender."""
+        store = {"RMOS_DATA_DIR": str(self.settings.data_dir)}
+        if self.settings.store_url is not None and self.settings.index_url is not None:
+            index_url = self.settings.index_url.get_secret_value()
+            store = {"RMOS_STORE_URL": self.settings.store_url, "RMOS_INDEX_URL": index_url}
         return {
             **self.inherited_environment(),
+            **store,
             "RMOS_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
-            "RMOS_DATA_DIR": str(self.settings.data_dir),
             "RMOS_PREFIX": self.settings.prefix,
             "RMOS_LEDGER_KEY_FILE": str(self.settings.ledger_key_file),
             **changes,
@@ -70,9 +76,14 @@ class Lane:
 
 
 async def make_lane(
-    broker: LocalBroker, folder: Path, name: str, records: int, warm: int = 0
+    broker: LocalBroker,
+    folder: Path,
+    name: str,
+    records: int,
+    warm: int = 0,
+    place: Mapping[str, Any] | None = None,
 ) -> Lane:
-    """Make the topics and the store of a lane."""
+    """Make the topics and the store of a lane; `place` are the settings of one that is shared."""
     settings = read_settings(
         bootstrap_servers=broker.bootstrap_servers,
         prefix=name,
@@ -80,7 +91,12 @@ async def make_lane(
         ledger_key_file=folder / f"{name}.pem",
     )
     await _create_topics(settings)
-    prepare_store(settings, broker.cluster_id)
+    if place is None:
+        prepare_store(settings, broker.cluster_id)
+    else:
+        settings = settings.model_copy(update=dict(place))
+        create(settings, cluster_id=broker.cluster_id)
+        init_key(settings)
     return Lane(settings, records, warm)
 
 
@@ -136,18 +152,18 @@ async def _send(
     await producer.flush()
 
 
-async def wait_until_joined(lane: Lane, contender: Contender) -> None:
-    """Wait until the group of the lane is stable, with a member that holds partitions."""
+async def wait_until_joined(lane: Lane, contender: Contender, members: int = 1) -> None:
+    """Wait until the group of the lane is stable, with members that hold partitions."""
     deadline = time.monotonic() + START_SECONDS
     async with admin_client(lane.settings) as admin:
-        while not await _is_stable(admin, lane.settings.topics.persist_group):
+        while not await _is_stable(admin, lane.settings.topics.persist_group, members):
             contender.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"{contender.log.name} did not join: {contender.text[-2000:]}")
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _is_stable(admin: AIOKafkaAdminClient, group: str) -> bool:
+async def _is_stable(admin: AIOKafkaAdminClient, group: str, members: int) -> bool:
     try:
         (response,) = await admin.describe_consumer_groups([group])
     except KafkaError as error:
@@ -155,7 +171,8 @@ async def _is_stable(admin: AIOKafkaAdminClient, group: str) -> bool:
         if not error.retriable:
             raise
         return False
-    return bool(response.groups[0][2] == "Stable")
+    _, _, state, _, _, found, *_ = response.groups[0]
+    return bool(state == "Stable" and len(found) >= members)
 
 
 class SaidCounter:

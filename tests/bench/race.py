@@ -7,15 +7,25 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
+from pydantic import SecretStr
 
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.store.log_store import LEDGER_FOLDER
+from pipeline.storage.store import open_to_read
 from tests.bench.contender import BenchError, Contender, Cpu, cpu_of
 from tests.bench.lane import (
     EventCounter,
@@ -50,6 +60,7 @@ class Entry:
         changes: Environment of its own.
         has_events: Whether it publishes an event for each record; one without says its count.
         has_ledger: Whether it keeps a ledger.
+        hosts: How many workers share one store in a bucket; 0 for a store on the disk.
     """
 
     name: str
@@ -59,6 +70,7 @@ class Entry:
     changes: tuple[tuple[str, str], ...] = ()
     has_events: bool = True
     has_ledger: bool = True
+    hosts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,14 @@ def _worker(name: str, title: str, rmos: str = str(BIN / "rmos"), **changes: str
     return Entry(name, title, (rmos, "worker", "persist"), changes=tuple(changes.items()))
 
 
+def _sharing(hosts: int) -> Entry:
+    each = f'for _ in $(seq {hosts}); do {BIN / "rmos"} worker persist & all="$all $!"; done'
+    # The first wait ends by the signal, the second with the workers.
+    command = ("/bin/sh", "-c", f"{each}; trap 'kill $all' TERM; wait; wait")
+    title = f"s{hosts}. versitygw and PostgreSQL 18, workers: {hosts}"
+    return Entry(f"shared-{hosts}", title, command, share=0.5, hosts=hosts)
+
+
 WORKER = _worker("worker", "c. rmos worker persist")
 ENTRIES = {
     entry.name: entry
@@ -193,6 +213,7 @@ ENTRIES = {
             "c'. rmos worker persist, one process",
             RMOS_JUDGE_IN_CHILD_PROCESS="false",
         ),
+        *map(_sharing, (1, 2, 3)),
     )
 }
 DEFAULT = ("disk", "bare", "unlogged", "worker", "tutorial", "go", "go-fsync")
@@ -254,19 +275,45 @@ async def race(
     """Run every round; return one result for each contender and round."""
     requests = list(encoded_requests(records, random_dates=random_dates))
     results = []
-    for number in range(1, rounds + 1):
-        for entry in entries:
-            mine = requests[: max(1, int(records * entry.share))]
-            if entry.name == "disk":
-                result = _run_disk(broker, folder, entry, number, len(mine), patience_seconds)
-            else:
-                result = await _run_consumer(broker, folder, entry, number, mine, patience_seconds)
-            tell(
-                f"round {number} {entry.name}: {result.rate:,.0f}/s, {result.cpu_us:,.0f} us CPU, "
-                f"others {result.others:.2f} cores"
-            )
-            results.append(result)
+    with ExitStack() as stack:
+        shared = stack.enter_context(_shared(folder)) if any(e.hosts for e in entries) else None
+        for number in range(1, rounds + 1):
+            for entry in entries:
+                mine = requests[: max(1, int(records * entry.share))]
+                if entry.name == "disk":
+                    result = _run_disk(broker, folder, entry, number, len(mine), patience_seconds)
+                else:
+                    place = shared(f"{entry.name}-{number}") if shared and entry.hosts else None
+                    result = await _run_consumer(
+                        broker, folder, entry, number, mine, patience_seconds, place
+                    )
+                tell(
+                    f"round {number} {entry.name}: {result.rate:,.0f}/s, "
+                    f"{result.cpu_us:,.0f} us CPU, others {result.others:.2f} cores"
+                )
+                results.append(result)
     return results
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Run what hosts share; give what returns the settings of a new store in it."""
+    from tests.bucket.servers import BUCKET, point_at, versitygw_server
+    from tests.postgres.servers import running
+
+    try:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            versitygw_server(folder / "s3" / "root") as address,
+            running("18") as server,
+        ):
+            point_at(patch, address)
+            yield lambda name: {
+                "store_url": f"s3://{BUCKET}/{name}",
+                "index_url": SecretStr(server.new_database()),
+            }
+    except pytest.skip.Exception as error:
+        raise BenchError(str(error)) from error
 
 
 def _run_disk(
@@ -299,9 +346,10 @@ async def _run_consumer(
     number: int,
     requests: Sequence[tuple[bytes, bytes]],
     patience_seconds: float,
+    place: Mapping[str, Any] | None,
 ) -> Result:
     name, warm = f"{entry.name}-{number}", int(WARM_RECORDS * entry.share)
-    lane = await make_lane(broker, folder, name, len(requests), warm)
+    lane = await make_lane(broker, folder, name, len(requests), warm, place)
     environment = lane.environment(**dict(entry.changes))
     log = folder / f"{name}.log"
     counter: AbstractAsyncContextManager[EventCounter | SaidCounter] = (
@@ -309,7 +357,7 @@ async def _run_consumer(
     )
     async with start_line(lane, requests) as producer, counter as events:
         with Contender(entry.command, environment, log) as contender:
-            await wait_until_joined(lane, contender)
+            await wait_until_joined(lane, contender, entry.hosts or 1)
             await events.wait_for(warm, contender)
             await asyncio.to_thread(wait_for_quiet, patience_seconds)
             watch, started = Watch(contender, broker), time.time()
@@ -318,9 +366,20 @@ async def _run_consumer(
             seconds = await events.last_event_seconds() - started
             result = watch.result(entry, number, len(requests), seconds)
             contender.stop()
-    _check_files(lane)
-    _check_ledger(lane, entry)
+    if place is not None:
+        _check_shared(lane)
+    else:
+        _check_files(lane)
+        _check_ledger(lane, entry)
     return result
+
+
+def _check_shared(lane: Lane) -> None:
+    with closing(open_to_read(lane.settings)) as store:
+        found = sum(1 for each in store.files.paths_below("runs"))
+        heads = store.logs.heads(store.logs.logs())
+    if found != lane.warm + lane.records or not heads:
+        raise BenchError(f"{lane.settings.prefix}: {found} files, {len(heads)} logs")
 
 
 def _check_ledger(lane: Lane, entry: Entry) -> None:

@@ -16,10 +16,12 @@ RATES = (
     ("worker", "go", "c/e", "-"),
     ("worker", "go-fsync", "c/f", "≥ 2"),
     ("worker", "against", "c/c1", "-"),
+    *((f"shared-{n}", "worker", f"s{n}/c", "-") for n in (1, 2, 3)),
     ("unlogged", "worker", "c0/c: time with the ledger, by time without", "≤ 1.15"),
 )
 CPU = (
     ("worker", "against", "c/c1", "≤ 0.60, to commit 8bd82dd"),
+    ("shared-1", "worker", "s1/c", "-"),
     ("worker", "bare", "c/b", "-"),
     ("worker", "go", "c/e", "-"),
     ("worker", "go-fsync", "c/f", "-"),
