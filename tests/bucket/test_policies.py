@@ -17,6 +17,7 @@ pytest.importorskip("obstore", reason="the extra scale is not installed")
 
 from botocore.exceptions import ClientError
 
+from pipeline.audit.journal import AUDITS_FOLDER
 from pipeline.core.layout import ARCHIVES_FOLDER, BlobArea
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.core.store.log_store import CHECKPOINT_FILE, LEDGER_FOLDER
@@ -32,7 +33,7 @@ WITH_CONDITIONS = {"RecordsAreNeverReplaced", "NothingIsReplacedBlindly"}
 RUN, BLOB, WITHHELD = "runs/2025-12-18/a.json", "attachments/aa/bb/c", "quarantine/aa/bb/c"
 CHECKPOINT, NOTE = f"{LEDGER_FOLDER}/1/log/{CHECKPOINT_FILE}", f"{AWAITED_FOLDER}/c"
 PATHS = (RUN, BLOB, WITHHELD, CHECKPOINT, NOTE)
-RECORDS = {"runs", ARCHIVES_FOLDER, *(each.value for each in BlobArea)}
+RECORDS = {"runs", ARCHIVES_FOLDER, AUDITS_FOLDER, *(each.value for each in BlobArea)}
 
 
 def paths_of(sid: str) -> set[str]:

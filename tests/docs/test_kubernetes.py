@@ -30,8 +30,8 @@ WORKLOADS = {
     name: each for (_, name), each in BY_NAME.items() if "template" in each.get("spec", {})
 }
 SETTINGS: dict[str, str] = BY_NAME["ConfigMap", "rmos-settings"]["data"]
-OF_OTHERS = {"AWS_REGION", "PGPASSWORD"}
-"""Variables that libraries read: object_store and libpq."""
+OF_OTHERS = {"AWS_REGION", "PGPASSWORD", "XDG_STATE_HOME"}
+"""Variables that are read by object_store, by libpq, and where an audit keeps its journal."""
 
 of_workloads = pytest.mark.parametrize("name", WORKLOADS)
 
@@ -105,7 +105,7 @@ def test_every_command_exists_and_works_on_a_shared_store(name: str) -> None:
 def test_what_is_run_is_what_a_store_of_many_hosts_needs() -> None:
     assert {" ".join(each["args"][:2]) for name in WORKLOADS for each in ours(name)} == {
         *("topics apply", "store init", "topics check", "store upgrade"),
-        *("worker persist", "worker advisories", "api"),
+        *("worker persist", "worker advisories", "worker audit", "api"),
     }
 
 
@@ -161,7 +161,14 @@ def test_a_worker_gets_a_copy_of_the_key_that_is_its_own(name: str) -> None:
     assert "secret" in volumes[sources[private.rpartition("/")[0]]]
 
 
-@pytest.mark.parametrize("name", ["rmos-persist", "rmos-advise", "rmos-api"])
+def test_an_audit_gets_the_public_part_of_the_key_alone() -> None:
+    volumes = {each["name"]: each for each in pod_of("rmos-audit")["volumes"]}
+    (item,) = volumes["key"]["secret"]["items"]
+    assert item["path"] == SETTINGS["RMOS_LEDGER_KEY_FILE"].rpartition("/")[2] + ".vkey"
+    assert "initContainers" not in pod_of("rmos-audit")
+
+
+@pytest.mark.parametrize("name", ["rmos-persist", "rmos-advise", "rmos-audit", "rmos-api"])
 def test_a_service_is_probed_found_and_not_drained_all_at_once(name: str) -> None:
     (container,) = pod_of(name)["containers"]
     environment = environment_of(container)
@@ -188,7 +195,7 @@ def test_a_service_is_probed_found_and_not_drained_all_at_once(name: str) -> Non
 
 def test_a_pod_has_its_name_as_instance_and_the_role_of_the_buckets_policy() -> None:
     policy = (FOLDER.parent / "bucket" / "policy.json").read_text(encoding="utf-8")
-    for name in ("rmos-persist", "rmos-advise"):
+    for name in ("rmos-persist", "rmos-advise", "rmos-audit"):
         (worker,) = pod_of(name)["containers"]
         instance = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
         assert {"name": "RMOS_INSTANCE", **instance} in worker["env"]
