@@ -41,6 +41,7 @@ class AuditContext:
         is_whole: Whether the scope is the whole store. Otherwise blobs are checked where a file
             names them, and no folder is listed.
         of_some_runs: Whether the scope is a list of runs, so that other names do not count.
+        sees_versions: Whether earlier versions of files are looked at.
     """
 
     opened: Callable[[], AuditedStore]
@@ -50,6 +51,7 @@ class AuditContext:
     share: float
     is_whole: bool
     of_some_runs: bool
+    sees_versions: bool = False
 
     def depth_of(self, path: str) -> Depth:
         """Return how closely the file at `path` is checked."""
@@ -69,9 +71,11 @@ class AuditContext:
 class AuditReader:
     """The connections of one process, opened when they are first used: the plan is filled first."""
 
-    def __init__(self, context: AuditContext) -> None:
+    def __init__(self, context: AuditContext, store: AuditedStore | None = None) -> None:
         self.context = context
         self._open = ExitStack()
+        if store is not None:
+            self.store = store
 
     def close(self) -> None:
         """Close them."""
@@ -159,19 +163,22 @@ class StepPool:
         context: What the steps are about.
     """
 
-    def __init__(self, processes: int, context: AuditContext) -> None:
+    def __init__(
+        self, processes: int, context: AuditContext, store: AuditedStore | None = None
+    ) -> None:
         """Start the processes, as children of this thread, and do not wait for them.
 
         Args:
             processes: How many beside this one; 0 to run every step here.
             context: What the steps are about.
+            store: The store, open for the steps that run here.
 
         Raises:
             ExecutorError: No process can be started.
         """
         self.context = context
         self._processes = processes
-        self._own = AuditReader(context)
+        self._own = AuditReader(context, store)
         self._pool: ProcessPoolExecutor | None = None
         if processes:
             self._pool = child_pool(processes, _begin, (context,))

@@ -45,6 +45,8 @@ from pipeline.audit.checks.logs import (
 )
 from pipeline.audit.checks.names import check_names, still_unexplained
 from pipeline.audit.checks.places import check_places, dates_of_runs, folders_in
+from pipeline.audit.checks.versions import check_checkpoints, check_versions
+from pipeline.audit.journal import AUDITS_FOLDER
 from pipeline.audit.plan import AuditPlan, plan_faults
 from pipeline.audit.rules.finding import ARCHIVED, Asked, Finding, verdicts
 from pipeline.audit.rules.request import SAMPLE_SHARE
@@ -60,8 +62,10 @@ from pipeline.audit.steps import (
     StepResult,
     Tally,
 )
-from pipeline.core.layout import ArtifactPath, BlobArea
+from pipeline.core.layout import ARCHIVES_FOLDER, ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
+from pipeline.core.store.identity import STORE_FILE
+from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -75,6 +79,8 @@ SUSPECTS_LIMIT: Final = 10_000
 
 SMALL_STORE_LEAVES: Final = 5_000
 """Fewer leaves are audited here: to start a process takes half a second."""
+
+_FOLDERS_WRITTEN_ONCE: Final = (AUDITS_FOLDER, ARCHIVES_FOLDER)
 
 _COUNTED: Final = (
     *("days", "artifacts", "links", "attachments", "quarantined"),
@@ -112,6 +118,7 @@ class StoreAudit:
         """Begin with no log."""
         self.logs: list[AuditedLog] = []
         self._store_root: str | None = None
+        self._keeps_versions: bool | None = None
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -173,7 +180,10 @@ class StoreAudit:
             # No worker has opened it: the first one makes the index, before any log or run.
             is_unused = failed == NO_INDEX and not notes and not dates_of_runs(self.store.files)
         findings = self._open_logs(notes)
-        pool = self._open.enter_context(StepPool(self._count_processes(), self._context(plan)))
+        replaced = [f"{log.path}/{CHECKPOINT_FILE}" for log in self.logs]
+        self._keeps_versions = self.store.inspection.keeps_versions([STORE_FILE, *replaced])
+        begun = StepPool(self._count_processes(), self._context(plan), self.store)
+        pool = self._open.enter_context(begun)
         # While the processes start.
         failed = failed or plan.copy_rows(self.store.index)
         if failed is not None and not is_unused:
@@ -220,11 +230,18 @@ class StoreAudit:
             share=shares[self.request.mode],
             is_whole=self.request.scope.all is not None,
             of_some_runs=self.request.scope.run_ids is not None,
+            sees_versions=self._sees_versions,
         )
+
+    @property
+    def _sees_versions(self) -> bool:
+        return bool(self._keeps_versions) and self.request.scope.run_ids is None
 
     def _check_ledger(self, plan: AuditPlan, pool: StepPool) -> Iterator[Finding]:
         yield from check_logs(self.store, self.logs, plan, pool, LEDGER_PART)
         yield from check_trusted(self.store, self.logs, self.trusted)
+        if self._sees_versions:
+            yield from check_checkpoints(self.store, self.logs, self.keys)
         if self.broker is not None:
             yield from offsets_without_leaf(self.logs, self.broker)
         if not self.logs and (plan.knows_runs or dates_of_runs(self.store.files)):
@@ -251,12 +268,20 @@ class StoreAudit:
                 for ends in plan.slices(queries.EXPECTED_NAMES, date, SLICE_FILES):
                     yield Step(date, check_files, (date, *ends))
                 yield Step(date, check_names, (date,))
+                yield from self._version_steps(date, f"runs/{date}")
         for area in BlobArea:  # 5.
             if area.value not in skip:
                 yield from self._steps_of(area.value, plan, context)
         if PLACES_PART not in skip:
             sizes = tuple((log.log, log.size) for log in self.logs)
             yield Step(PLACES_PART, check_places, (sizes,))
+            if context.is_whole:
+                tiles = (f"{log.path}/tile" for log in self.logs)
+                yield from self._version_steps(PLACES_PART, *_FOLDERS_WRITTEN_ONCE, *tiles)
+
+    def _version_steps(self, part: str, *folders: str) -> Iterator[Step]:
+        for folder in folders if self._sees_versions else ():
+            yield Step(part, check_versions, (folder,))
 
     def _dates(self, plan: AuditPlan) -> list[str]:
         scope = self.request.scope
@@ -281,6 +306,7 @@ class StoreAudit:
         if context.is_whole:
             for prefix in folders_in(self.store.files, part, BLOB_FOLDER):
                 yield Step(part, check_blob_folder, (part, prefix))
+            yield from self._version_steps(part, part)
         if not context.follows_names:
             for ends in plan.slices(queries.BLOB_PATHS, part, SLICE_BLOBS):
                 yield Step(part, check_blob_names, ends)
@@ -310,6 +336,7 @@ class StoreAudit:
             leaves,
             anchored,
             archived,
+            None if self._keeps_versions is None else self._sees_versions,
         )
         found = verdicts(tally.codes, asked)
         # The shape of counts is published. It is no finding, and has no code of its own there.

@@ -25,7 +25,7 @@ REFUSALS: Final = (AlreadyExistsError, PreconditionError)
 
 _RETRIES: Final = 5
 
-_ADDRESSES: Final = {
+ADDRESSES: Final = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
@@ -66,7 +66,8 @@ class Connection:
     translates them.
 
     Attributes:
-        name: Its URL, for people.
+        url: Its URL.
+        name: The same, for people.
         store: What obstore calls it by.
     """
 
@@ -77,6 +78,7 @@ class Connection:
             url: Of the bucket.
             patience: How long it is waited for.
         """
+        self.url = url
         self.name = str(url)
         self.store = _opened(url, patience)
         self._signed = _SIGNED_HEADERS.get(url.scheme)
@@ -151,4 +153,4 @@ def _opened(url: BucketUrl, patience: Patience) -> S3Store | GCSStore | AzureSto
 
 def _is_plain(scheme: str) -> bool:
     """Return whether the operator names a server without TLS."""
-    return any(os.environ.get(name, "").startswith("http://") for name in _ADDRESSES[scheme])
+    return any(os.environ.get(name, "").startswith("http://") for name in ADDRESSES[scheme])

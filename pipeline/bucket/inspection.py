@@ -3,15 +3,17 @@
 A listing has the names and sizes of a thousand objects for the price of twelve questions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, partial
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.open_object import OpenObject
-from pipeline.core.store.files import FileState, FoundName
+from pipeline.bucket.versions import Versions
+from pipeline.core.store.files import FileState, FoundName, History
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -98,3 +100,27 @@ class BucketInspection:
         """Return that nothing of the store is beside its files."""
         del is_folder
         return False
+
+    def keeps_versions(self, paths: Iterable[str]) -> bool:
+        """Return whether the server has given any of these objects a version."""
+        if self._objects.url.scheme != "s3":
+            return False  # boto3 knows no others.
+        found = self._objects.all(partial(self._objects.meta, path) for path in paths)
+        # `null` is what was made while versions were not kept.
+        return any(each is not None and each["version"] not in {None, "null"} for each in found)
+
+    def histories(self, folder: str) -> Iterator[History]:
+        """Yield each object below a folder that has more than one version, or is hidden."""
+        return self._versions.histories(folder)
+
+    def newest_versions(self, path: str, most: int) -> list[str]:
+        """Return the last versions of an object, the newest first."""
+        return self._versions.newest(path, most)
+
+    def read_version(self, path: str, version: str) -> Iterator[bytes]:
+        """Yield the bytes of a version."""
+        return self._versions.read(path, version)
+
+    @cached_property
+    def _versions(self) -> Versions:
+        return Versions(self._objects.url)

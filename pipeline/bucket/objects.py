@@ -184,12 +184,15 @@ class Objects(Connection):
 
     async def is_there(self, path: str) -> bool:
         """Return whether there is an object."""
+        return await self.meta(path) is not None
+
+    async def meta(self, path: str) -> "ObjectMeta | None":
+        """Return what the server says of an object; None where there is none."""
         try:
-            await obstore.head_async(self.store, path)
+            return await obstore.head_async(self.store, path)
         except FileNotFoundError as error:
             refuse_missing_bucket(self.name, error)
-            return False
-        return True
+            return None
 
     async def listed(self, folder: str) -> tuple[list[str], list[str]]:
         """Return what `names` returns, for many at once."""

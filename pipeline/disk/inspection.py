@@ -2,13 +2,18 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pipeline.core.store.files import FileState, FoundName, NotAFileError
+from pipeline.core.store.files import (
+    FileState,
+    FoundName,
+    History,
+    NotAFileError,
+)
 from pipeline.core.store.log_store import LEDGER_FOLDER
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
 from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE
@@ -132,3 +137,18 @@ class DiskInspection:
         if is_folder:
             return path in NOT_OURS
         return path in _OWN_FILES or _OWN.fullmatch(path) is not None
+
+    def keeps_versions(self, _paths: Iterable[str]) -> None:
+        """Return that there can be none."""
+
+    def histories(self, _folder: str) -> Iterator[History]:
+        """Yield nothing."""
+        return iter(())
+
+    def newest_versions(self, _path: str, _most: int) -> list[str]:
+        """Return none."""
+        return []
+
+    def read_version(self, _path: str, _version: str) -> Iterator[bytes]:
+        """Yield nothing."""
+        return iter(())

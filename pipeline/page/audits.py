@@ -85,7 +85,8 @@ WAYS_OUT: Final[dict[AuditCode, str]] = {
     "LATE": "Ask its sender why it came so late; a shop whose network was away is harmless.",
     "FUTURE": "Set the clock of its sender.",
     "RUN_UNKNOWN": "Look whether the run_id was written rightly.",
-    "STRANGE_FILE": "Find out who put it there, and move it out of the store.",
+    "STRANGE_FILE": "Find out who put it there, and move it out of the store. Of a second version "
+    "or a delete marker, keep the first version as evidence.",
 }
 """What to do about each code of a finding, in short; the runbook has the steps."""
 

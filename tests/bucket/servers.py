@@ -92,8 +92,14 @@ def in_turns(app: Any) -> Any:
 
 
 @contextmanager
-def versitygw_server(folder: Path, *options: str) -> Iterator[str]:
-    """Run versitygw over a folder, with an empty bucket; give its address. Skips with a reason."""
+def versitygw_server(folder: Path, *options: str, versions: Path | None = None) -> Iterator[str]:
+    """Run versitygw over a folder, with an empty bucket; give its address. Skips with a reason.
+
+    Args:
+        folder: For the bucket.
+        options: Of the program.
+        versions: Folder for earlier versions, where buckets may keep them.
+    """
     program = built_versitygw()
     (folder / BUCKET).mkdir(parents=True)
     with socket.socket() as free:
@@ -104,6 +110,9 @@ def versitygw_server(folder: Path, *options: str) -> Iterator[str]:
         "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],
         "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"],
     }
+    if versions is not None:
+        versions.mkdir()
+        environment["VGW_VERSIONING_DIR"] = str(versions)
     arguments = [program, "--port", f"127.0.0.1:{port}", "--quiet", *options, "posix", folder]
     with (folder.parent / "versitygw.log").open("wb") as log:
         process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)

@@ -119,7 +119,7 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
         Verdict.LATE,
     ),
     "RUN_UNKNOWN": _warning("A run that was asked for has neither leaf nor file."),
-    "STRANGE_FILE": _warning("A file or a folder is none that the store has."),
+    "STRANGE_FILE": _warning("A file, a folder or a version of a file is none that the store has."),
 }
 """Every code, in the order of the documents."""
 
@@ -158,6 +158,12 @@ _DATED: dict[AuditMode, str] = {
 }
 
 
+VERSIONS_NOT_SEEN: Final = (
+    " Earlier versions of files were not looked at: the bucket keeps none or is not one of S3, or "
+    "only some runs were asked about."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the verdicts rest on, beside the findings.
@@ -169,6 +175,7 @@ class Asked:
         leaves: How many there are.
         anchored_leaves: How many a trusted checkpoint covers.
         archived: How many files are archived.
+        versions: Whether earlier versions of files were looked at; None where there are none.
     """
 
     mode: AuditMode
@@ -177,6 +184,7 @@ class Asked:
     leaves: int
     anchored_leaves: int
     archived: int = 0
+    versions: bool | None = None
 
 
 def verdicts(codes: Mapping[AuditCode, int], asked: Asked) -> dict[str, dict[str, Any]]:
@@ -203,6 +211,8 @@ def _integrity(asked: Asked) -> dict[str, Any]:
             f" Archived: {asked.archived:,} artifacts and links, which only their tars show (rmos "
             "archive verify)."
         )
+    if asked.versions is False:
+        reason += VERSIONS_NOT_SEEN
     return _verdict("ok", reason)
 
 

@@ -85,6 +85,26 @@ class FileState(NamedTuple):
     mode: int | None
 
 
+class History(NamedTuple):
+    """What a store knows of a file that was replaced or hidden.
+
+    Attributes:
+        path: Of the file.
+        versions: How many there are.
+        is_hidden: Whether it was deleted, and its versions are kept.
+        first: The first version.
+        last: The last one.
+        may_be_same: Whether the first and the last have one size.
+    """
+
+    path: str
+    versions: int
+    is_hidden: bool
+    first: str
+    last: str
+    may_be_same: bool
+
+
 class WrittenAhead(Protocol):
     """Contents that were written and have no name; what gets none until it is closed is gone."""
 
@@ -290,3 +310,18 @@ class Inspection(Protocol):
 
     def is_own(self, path: str, *, is_folder: bool) -> bool:
         """Return whether the store itself keeps this beside its files, as its locks and index."""
+
+    def keeps_versions(self, paths: Iterable[str]) -> bool | None:
+        """Return whether the store keeps earlier versions, by files that have been replaced.
+
+        None where no file can have any, as on a disk.
+        """
+
+    def histories(self, folder: str) -> Iterator[History]:
+        """Yield each file below a folder that has more than one version, or is hidden."""
+
+    def newest_versions(self, path: str, most: int) -> list[str]:
+        """Return the last versions of a file, the newest first."""
+
+    def read_version(self, path: str, version: str) -> Iterator[bytes]:
+        """Yield the bytes of a version."""
