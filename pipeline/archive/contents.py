@@ -13,6 +13,7 @@ Memory grows by the files of the dates: some 500 bytes each.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -21,6 +22,7 @@ from pipeline.core.layout import LinkPath, attachment_path, date_of, parse_path
 from pipeline.core.progress import Progress
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.files import Files
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import LogReader, StoreLogs
@@ -161,10 +163,12 @@ def contents_of(
         if not any(date_of(path) == date for path in files):
             raise NotFoundError(f"NOT_FOUND: No leaf of the ledger is of a run of {date}.")
     named: _Named = {}
-    for number, file in enumerate(files.values(), 1):  # 2.
-        _take_names(logs.store, file, named)
+    read = logs.store.files.at_once(partial(_names_in, logs.store), files.values())  # 2.
+    for number, (path, names) in enumerate(zip(files, read, strict=True), 1):
+        for sha256 in names:
+            named.setdefault(sha256, set()).add(path)
         progress("files", number, len(files))
-    own, missing = _own_attachments(index, AttachmentFiles(logs.store.files), named)  # 3.
+    own, missing = _own_attachments(index, logs.store.files, named)  # 3.
     manifest = ArchiveManifest(
         store_id=logs.store_id,
         dates={date: counts_of(files, date) for date in sorted(set(dates))},
@@ -190,7 +194,13 @@ def counts_of(files: Iterable[str], date: str) -> DateCounts:
     return DateCounts(artifacts=len(links) - sum(links), links=sum(links))
 
 
-def _take_names(store: StoreContents, file: LoggedFile, named: _Named) -> None:
+def _names_in(store: StoreContents, file: LoggedFile) -> list[str]:
+    """Return the SHA-256 of each attachment that a file names.
+
+    Raises:
+        RefusedError: It is archived.
+        IntegrityError: It is missing, or not as its leaf says.
+    """
     try:
         content = read_recorded(store, file.path, file.sha256, sources=file.sources)
     except ArchivedError as error:
@@ -200,19 +210,16 @@ def _take_names(store: StoreContents, file: LoggedFile, named: _Named) -> None:
             f"Nothing was written: {error} A date is archived where it is whole. An advisory whose "
             "run has just come has its link within seconds."
         ) from error
-    for sha256 in attachments_of(parse_path(file.path), content):
-        named.setdefault(sha256, set()).add(file.path)
+    return attachments_of(parse_path(file.path), content)
 
 
-def _own_attachments(
-    index: RunIndex, attachments: AttachmentFiles, named: _Named
-) -> tuple[list[str], int]:
+def _own_attachments(index: RunIndex, files: Files, named: _Named) -> tuple[list[str], int]:
     """Return the attachments that nothing but these files names, and how many never came."""
     with index.looking_up() as connection:
         shared = named_by_others(connection, named)
     own, missing = [], 0
-    for sha256 in sorted(named.keys() - shared):
-        check = attachments.check(sha256)
+    for check in files.at_once(AttachmentFiles(files).check, sorted(named.keys() - shared)):
+        sha256 = check.sha256
         if check.error == "hash_mismatch":
             raise IntegrityError(
                 f"Nothing was written: expected {attachment_path(sha256)} to have the SHA-256 that "

@@ -32,8 +32,9 @@ from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.small_files import new_file
 from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.ledger.reader import StoreLogs
+from pipeline.settings import Settings
 from pipeline.storage.archives import ArchiveRecord, read_record, write_record
-from pipeline.storage.index.run_index import open_index_to_read
+from pipeline.storage.store import open_to_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class CreatedArchive:
 
 
 def create_archive(
-    root: Path, logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
+    settings: Settings, logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
 ) -> CreatedArchive:
-    """Archive some dates of the store at `root`, which has these `logs`, into the tar at `path`.
+    """Archive some dates of the store of the settings, which has these `logs`, into a new tar.
 
     Raises:
         NotFoundError: A date has no run.
@@ -66,11 +67,12 @@ def create_archive(
         StoreError: The disk or the index failed.
     """
     wanted = sorted(set(dates))
-    refuse_as_root(root)
+    if not settings.is_shared:
+        refuse_as_root(settings.data_dir)
     _refuse_archived(logs.store, wanted, path)
     is_new, shared = not os.path.lexists(path), None
     if is_new:
-        shared = _write(root, logs, wanted, path, progress)  # 1. and 2.
+        shared = _write(settings, logs, wanted, path, progress)  # 1. and 2.
     proved = _proved(logs, path, progress)  # 3.
     manifest = proved.manifest
     assert manifest is not None, "it is proved"
@@ -85,7 +87,7 @@ def create_archive(
         if record.date not in known:
             write_record(logs.store, record)
     kept = _kept_records(logs.store, wanted, path)  # 5.
-    return CreatedArchive(kept, is_new, shared, removal_of(root, path, manifest))
+    return CreatedArchive(kept, is_new, shared, removal_of(settings, logs.store, path, manifest))
 
 
 def _refuse_archived(store: StoreContents, dates: Sequence[str], path: Path) -> None:
@@ -98,10 +100,10 @@ def _refuse_archived(store: StoreContents, dates: Sequence[str], path: Path) -> 
 
 
 def _write(
-    root: Path, logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
+    settings: Settings, logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
 ) -> int:
-    with closing(open_index_to_read(root)) as index:
-        contents = contents_of(index, logs, dates, progress)
+    with closing(open_to_read(settings)) as store:
+        contents = contents_of(store.index, logs, dates, progress)
     try:
         with new_file(path, FILE_MODE) as file:
             write_tar(file, contents, logs, progress)
@@ -144,17 +146,28 @@ def _record(manifest: ArchiveManifest, date: str, proved: VerifiedTar) -> Archiv
     )
 
 
-def removal_of(root: Path, path: Path, manifest: ArchiveManifest) -> str:
+def removal_of(
+    settings: Settings, store: StoreContents, path: Path, manifest: ArchiveManifest
+) -> str:
     """Return the command that removes what is in a tar, and nothing else.
 
     What names an attachment goes before it, so audits are clean wherever the command is stopped,
     and it may be repeated. A run of the date that came later stays, and its folder. Names in the
-    tar have letters, digits and `._-/` alone.
+    tar and URLs have letters, digits and `._-/:` alone. Of `gs://` and `az://`, whose programs
+    could not be tried, it only prints what to remove, in that order.
     """
-    store, tar = shlex.quote(str(root.absolute())), shlex.quote(str(path.absolute()))
+    tar = shlex.quote(str(path.absolute()))
     parts = "runs attachments" if manifest.attachments else "runs"
+    if settings.is_shared:
+        listed, url = f"tar -tf {tar} {parts} | tac", f"{store.name}/"
+        if not url.startswith("s3:"):
+            return f"{listed} | sed 's#^#{url}#'"
+        # One after the other: the server's request for many tells of a denied one in its body.
+        remove = f'aws s3 rm --only-show-errors {url}"$name"'
+        return f"{listed} | while read -r name; do {remove} || exit; done"
+    root = shlex.quote(str(settings.data_dir.absolute()))
     folders = " -o ".join(f"-name {date}" for date in sorted(manifest.dates))
     return (
-        f"cd {store} && tar -tf {tar} {parts} | tac | xargs -d '\\n' rm -f -- && "
+        f"cd {root} && tar -tf {tar} {parts} | tac | xargs -d '\\n' rm -f -- && "
         f"find runs -mindepth 1 -maxdepth 1 '(' {folders} ')' -empty -delete"
     )

@@ -21,8 +21,6 @@ from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path
 from pipeline.core.progress import Progress
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Creation, NewFile
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.owner import refuse_as_root
 from pipeline.errors import IntegrityError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.storage.attachments import AttachmentFiles
@@ -46,20 +44,20 @@ class RestoredArchive:
     different: list[str] = field(default_factory=list)
 
 
-def restore_archive(root: Path, path: Path, logs: StoreLogs, progress: Progress) -> RestoredArchive:
-    """Put the files of the tar at `path` back into the store at `root`, which has these `logs`.
+def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> RestoredArchive:
+    """Put the files of the tar at `path` back into the store that has these `logs`.
 
     Raises:
         InputError: It cannot be read.
         IntegrityError: The ledger does not prove it; nothing was written. Or it was changed since
             it was proved.
-        StoreError: The disk of the store failed.
+        StoreNotReadyError: We may not write into the store.
+        StoreError: The store failed.
     """
-    refuse_as_root(root)
     with open_tar(path) as file:
         proved = verify_tar(path, file, logs, progress)  # 1.
         proved.refuse()
-        restoring = _Restoring(root, logs.store, proved)
+        restoring = _Restoring(logs.store, proved)
         try:
             # 2. Members are sorted, and attachments/ comes before runs/.
             restoring.run(file, progress)
@@ -71,17 +69,16 @@ def restore_archive(root: Path, path: Path, logs: StoreLogs, progress: Progress)
 class _Restoring:
     """One tar on its way back."""
 
-    def __init__(self, root: Path, store: StoreContents, proved: VerifiedTar) -> None:
+    def __init__(self, store: StoreContents, proved: VerifiedTar) -> None:
         self.restored = RestoredArchive()
         self._store = store
-        self._lock = root / INDEX_LOCK
         self._proved = proved
         self._attachments = AttachmentFiles(store.files)
 
     def run(self, file: IO[bytes], progress: Progress) -> None:
         done, files = 0, self._new_files(file)
         while batch := list(islice(files, _ROUND_FILES)):
-            with self._store.faults(), exclusive_lock(self._lock):
+            with self._store.faults(), self._store.lock.alone():
                 creations = self._store.files.create(batch)
             for path, creation in creations.items():
                 self._count(path, creation)

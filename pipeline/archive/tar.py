@@ -18,6 +18,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import IO, Final
 
@@ -26,6 +27,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
+from pipeline.core.store.contents import StoreContents
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.reader import StoreLogs
@@ -94,8 +96,10 @@ def _members(contents: Contents, logs: StoreLogs) -> dict[str, _Writer]:
         "vkeys.txt": _of_bytes("".join(f"{key}\n" for key in keys).encode()),
         MANIFEST: _of_bytes(canonical_json(manifest.model_dump())),
     }
+    # By their paths, as the members are.
+    read = logs.store.files.at_once(partial(_read, logs.store), contents.files)
     for each in contents.files:
-        members[each.path] = _of_file(logs, each)
+        members[each.path] = lambda tar, name: _add(tar, name, next(read))
         members[f"{RECORDS}{each.path}{LEAF}"] = _of_leaf(each)
         members[f"{RECORDS}{each.path}{PROOF}"] = _of_proof(each)
     attachments = AttachmentFiles(logs.store.files)
@@ -108,13 +112,8 @@ def _of_bytes(content: bytes) -> _Writer:
     return lambda tar, name: _add(tar, name, content)
 
 
-def _of_file(logs: StoreLogs, file: LoggedFile) -> _Writer:
-    def write(tar: tarfile.TarFile, name: str) -> str:
-        return _add(
-            tar, name, read_recorded(logs.store, file.path, file.sha256, sources=file.sources)
-        )
-
-    return write
+def _read(store: StoreContents, file: LoggedFile) -> bytes:
+    return read_recorded(store, file.path, file.sha256, sources=file.sources)
 
 
 def _of_leaf(file: LoggedFile) -> _Writer:

@@ -43,7 +43,7 @@ def create(
     settings = read_settings()
     with progress_bar() as progress, opened_logs(settings, None) as logs:
         wanted = [f"{date:%Y-%m-%d}" for date in dates]
-        made = create_archive(settings.data_dir, logs, wanted, to, progress)
+        made = create_archive(settings, logs, wanted, to, progress)
     tar = made.records[0].tar
     if as_json:
         print_json(
@@ -66,6 +66,8 @@ def create(
         ]
     )
     note("The tar was read back, and the ledger proves it. To remove what it has from the store:")
+    if settings.is_shared:
+        note("It takes the right to remove objects there, which no worker should have.")
     print_text(made.removal)
 
 
@@ -121,9 +123,8 @@ def restore(file: TarFile, as_json: AsJson = False) -> None:
     """
     from pipeline.archive.restore import restore_archive
 
-    settings = read_settings()
-    with opened_logs(settings, None) as logs, progress_bar() as progress:
-        found = restore_archive(settings.data_dir, file, logs, progress)
+    with opened_logs(read_settings(), None) as logs, progress_bar() as progress:
+        found = restore_archive(file, logs, progress)
     if as_json:
         print_json({"created": found.created, "same": found.same, "different": found.different})
     else:

@@ -21,7 +21,7 @@ WORKS_IN_A_BUCKET: Final = frozenset(
         *("runs list", "runs of-file", "runs show", "runs download", "runs draw", "runs diff"),
         *("runs advisories", "runs attachments", "runs verify", "runs export", "evidence"),
         *("ledger checkpoint", "ledger verify", "ledger prove", "ledger checksums", "ledger sums"),
-        *("index check", "index rebuild"),
+        *("index check", "index rebuild", "archive create", "archive verify", "archive restore"),
         *("replay", "replay plan", "replay verify", "replay restore", "replay forward"),
         # These ask the broker, or nobody.
         *("topics apply", "topics check", "publish run", "publish advisory", "offsets show"),

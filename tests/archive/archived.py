@@ -9,6 +9,7 @@ from pipeline.archive.verify import VerifiedTar, open_tar, verify_tar
 from pipeline.core.progress import no_progress
 from pipeline.disk.contents import disk_contents
 from pipeline.ledger.reader import StoreLogs
+from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader, open_reader
 from tests.ledger.ledgers import KEYS
 
@@ -20,7 +21,7 @@ def logs(root: Path) -> StoreLogs:
 
 
 def create(root: Path, tar: Path, *dates: str) -> CreatedArchive:
-    return create_archive(root, logs(root), dates or (DATE,), tar, no_progress)
+    return create_archive(Settings(data_dir=root), logs(root), dates or (DATE,), tar, no_progress)
 
 
 def verify(root: Path, tar: Path) -> VerifiedTar:
@@ -29,7 +30,7 @@ def verify(root: Path, tar: Path) -> VerifiedTar:
 
 
 def restore(root: Path, tar: Path) -> RestoredArchive:
-    return restore_archive(root, tar, logs(root), no_progress)
+    return restore_archive(tar, logs(root), no_progress)
 
 
 def remove(archive: CreatedArchive) -> None:
