@@ -32,7 +32,7 @@ from tests.postgres.test_shared_store import LIMIT, PARTITIONS, leave_out_locks,
 STEPS: dict[str, Step] = {
     "1. locked": (PostgresDatabase, "_begin", 1, AFTER),
     "2. rows inserted": (RunStore, "_claim", 1, AFTER),
-    "3. leaves appended": (Ledger, "_append", PARTITIONS, AFTER),
+    "3. leaves appended": (Ledger, "_append", 1, AFTER),
     "4. some files created": (BucketFiles, "_create", 1, AFTER),
     "4. files created": (BucketFiles, "link", 1, AFTER),
     "5. checkpoints signed": (BucketLogsToWrite, "swap", 1, BEFORE),
