@@ -269,6 +269,7 @@ def indexed_run(
 
 def _run_row(document: Mapping[str, Any], run: StoredRun) -> tuple[Any, ...]:
     get, hashes, program = document.get, run.hashes, run.program
+    score = document["decision"].get("score")
     row: tuple[Any, ...] = _run_in_order(
         {
             "run_id": run.run_id,
@@ -282,7 +283,8 @@ def _run_row(document: Mapping[str, Any], run: StoredRun) -> tuple[Any, ...]:
             "machine_id": get("machine_id"),
             "workflow_session_id": get("workflow_session_id"),
             "risk_level": run.risk_level,
-            "score": document["decision"].get("score"),
+            # SQLite keeps no -0.0, and PostgreSQL does.
+            "score": 0.0 if score == 0 else score,
             "block_reason": run.block_reason,
             "feasibility_sha256": hashes["feasibility_sha256"],
             "toolpaths_sha256": hashes.get("toolpaths_sha256"),

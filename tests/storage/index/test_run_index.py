@@ -180,14 +180,19 @@ def test_what_nobody_added_is_not_found(any_index: RunIndex) -> None:
 
 @pytest.mark.parametrize(
     ("request_", "score"),
-    [(run_request(), 92.5), (router_request(), 68), (incomplete_request(), None)],
+    [
+        *((run_request(), 92.5), (router_request(), 68), (incomplete_request(), None)),
+        (run_request(decision={"risk_level": "GREEN", "score": -0.0}), 0),
+    ],
 )
 def test_a_score_is_kept_as_the_number_it_is(
     any_index: RunIndex, request_: dict[str, Any], score: float | None
 ) -> None:
     (run,) = add(any_index, request_)
     with any_index.reading() as connection:
-        assert connection.execute(select(runs.c.score)).scalar_one() == score
+        found = connection.execute(select(runs.c.score)).scalar_one()
+    assert found == score
+    assert str(found) != "-0.0"
     assert any_index.find(run.run_id) == run
 
 
