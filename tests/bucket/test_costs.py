@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from pydantic import SecretStr
 
 pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
+from pipeline.bucket.objects import Objects
 from pipeline.settings import Settings
+from pipeline.storage import shared
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import create, init_key
+from tests.bucket.buckets import HASTE
 from tests.bucket.faulty_proxy import standing_before
 from tests.bucket.servers import BUCKET, point_at
 from tests.bucket.test_many_hosts import writing
@@ -43,6 +47,8 @@ def requests(
 
     with standing_before(moto, count) as proxy:
         point_at(monkeypatch, proxy.address)
+        # A request that is sent again would be counted again.
+        monkeypatch.setattr(shared, "Objects", partial(Objects, patience=HASTE))
         settings = Settings(
             store_url=f"s3://{BUCKET}/{tmp_path.name}",
             index_url=SecretStr(servers.get("18").new_database()),
