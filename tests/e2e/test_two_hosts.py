@@ -1,7 +1,7 @@
 """Two hosts, each with a worker: one dies, or loses what it needs in silence, and comes back.
 
 Hosts are network namespaces, with the real broker. Afterwards the store is what a calm worker makes
-of the same topic on a disk.
+of the same topic on a disk, a replay finds it equal, and an audit finds it whole.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from pipeline.storage.store import create, init_key
 from tests.bucket.servers import BUCKET, moto_server, point_at
 from tests.e2e.equivalence.calm_run import check_as_on_a_disk
 from tests.e2e.equivalence.outcomes import key_file_in
-from tests.e2e.equivalence.test_hosts import differences, printed
+from tests.e2e.equivalence.test_hosts import audited, differences, printed
 from tests.e2e.kafka_reading import (
     NO_FLUSHES,
     QUIET,
@@ -195,3 +195,7 @@ async def test_one_of_two_hosts_loses(
         assert await one.stop() == await two.stop() == 0
         verified = await printed(settings, workers, "replay", "verify", "--json")
         assert not any(differences(json.loads(verified[-1])["summary"]))
+        *_, report = await audited(settings, workers)
+        assert report["codes"].keys() == {"LATE"}, "the records are of another year"
+        verdicts = {name: each["result"] for name, each in report["verdicts"].items()}
+        assert (verdicts["integrity"], verdicts["completeness"]) == ("ok", "ok")

@@ -31,6 +31,7 @@ from tests.e2e.api_service import RUNS, api_only
 from tests.e2e.equivalence.mixed_records import mixed_advisories, mixed_records
 from tests.e2e.equivalence.outcomes import (
     NEVER_SECONDS,
+    PATIENCE_SECONDS,
     STORE_ID,
     key_file_in,
     until_consumed,
@@ -126,7 +127,7 @@ async def printed(
     """Return the lines of a command."""
     key_file = str(settings.ledger_key_file)
     command = workers.fork([str(RMOS), *words], settings, RMOS_LEDGER_KEY_FILE=key_file)
-    assert await command.ended() == status, command.text
+    assert await command.ended(seconds=PATIENCE_SECONDS) == status, command.text
     return command.text.splitlines()
 
 
