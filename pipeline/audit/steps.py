@@ -140,10 +140,12 @@ class StepResult:
 
     def take(self, other: "StepResult") -> None:
         """Add what a part of the step found."""
-        self.findings += other.findings
-        self.suspects += other.suspects
+        if other.findings or other.suspects:
+            self.findings += other.findings
+            self.suspects += other.suspects
+        counts = self.counts
         for name, number in other.counts.items():
-            self.count(name, number)
+            counts[name] = counts.get(name, 0) + number
 
     def count(self, name: str, number: int = 1) -> None:
         """Count something that was checked."""

@@ -21,8 +21,8 @@ from pipeline.disk.regular_files import (
     entries_below,
     folder_below,
     names_below,
+    open_regular,
     opened,
-    opened_in,
     read_open,
     state_of,
     state_of_any,
@@ -66,8 +66,11 @@ class DiskFolder:
             FileNotFoundError: There is nothing.
             OSError: There is something else, or it cannot be read.
         """
-        with opened_in(self._descriptor, name) as (descriptor, state):
+        descriptor, state = open_regular(name, self._descriptor)
+        try:
             yield _state(state), partial(read_open, descriptor, state.st_size)
+        finally:
+            os.close(descriptor)
 
 
 def _state(found: os.stat_result) -> FileState:

@@ -94,21 +94,6 @@ def open_regular(
     return descriptor, state
 
 
-@contextmanager
-def opened_in(folder: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
-    """Hold a regular file in a folder that is open, open for reading.
-
-    Raises:
-        FileNotFoundError: There is nothing.
-        NotAFileError: There is something else, or we may not open it.
-    """
-    descriptor, state = open_regular(name, folder)
-    try:
-        yield descriptor, state
-    finally:
-        os.close(descriptor)
-
-
 def open_below(root: Path, path: str, calls: SystemCalls = _CALLS) -> tuple[int, os.stat_result]:
     """Open the regular file at `path`, relative to the store; the caller closes it.
 

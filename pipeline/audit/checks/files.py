@@ -11,9 +11,11 @@ Checked of each, up to the depth of the audit:
 7. The blobs that it names are there.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Final
+from itertools import chain
+from typing import Final, TypeAlias
 
 from pipeline.audit import queries
 from pipeline.audit.checks.blobs import check_named_blob
@@ -35,6 +37,9 @@ from pipeline.storage.artifacts import withheld_payloads
 SLICE_FILES: Final = 512
 """Files of one step: about 40 ms where they are read."""
 
+GROUP_FILES: Final = 8
+"""Files that one thread checks: a step gives 64 threads something to do."""
+
 LINK_LIMIT_BYTES: Final = 8 << 20
 """No link is larger: it is a part of a request of at most 4 MiB, escaped anew."""
 
@@ -46,6 +51,10 @@ def check_files(reader: AuditReader, date: str, first: str, last: str) -> StepRe
         for row in reader.plan.execute(queries.EXPECTED_FILES, (date, first, last)).fetchall()
     ]
     return _FileCheck(reader, date, rows).run()
+
+
+_Checked: TypeAlias = tuple[StepResult, ExpectedFile, tuple[str, ...]]
+"""What some files show, the last of them, and the blobs that it names."""
 
 
 class _FileCheck:
@@ -61,23 +70,21 @@ class _FileCheck:
 
     def run(self) -> StepResult:
         rows, total = self._rows, StepResult()
+        groups = [rows[first : first + GROUP_FILES] for first in range(0, len(rows), GROUP_FILES)]
+        at_once = self._reader.store.files.at_once
         try:
             with self._inspection.folder(
                 f"runs/{self._date}", rows[0].name, rows[-1].name
             ) as folder:
-                checked = list(self._reader.store.files.at_once(partial(self._check, folder), rows))
+                checked = list(chain(*at_once(partial(self._check_group, folder), groups)))
         except OSError as error:
             for row in rows:
                 self._add_missing(row, total, f"no folder ({error.strerror or error})")
             return total
-        named = dict[str, ExpectedFile]()
-        for row, (_, blobs) in zip(rows, checked, strict=True):
-            for blob in blobs:
-                named.setdefault(blob, row)
-        found = self._reader.store.files.at_once(self._check_blob, named.items())
-        of_blobs = dict(zip(named, found, strict=True))
-        for each, blobs in checked:
-            total.take(each)
+        named = {blob: row for _, row, blobs in reversed(checked) for blob in reversed(blobs)}
+        of_blobs = dict(zip(named, at_once(self._check_blob, named.items()), strict=True))
+        for result, _, blobs in checked:
+            total.take(result)
             for blob in blobs:
                 if (of_blob := of_blobs.pop(blob, None)) is not None:
                     total.take(of_blob)
@@ -86,18 +93,26 @@ class _FileCheck:
     def _path(self, row: ExpectedFile) -> str:
         return f"runs/{self._date}/{row.name}"
 
-    def _check(self, folder: OpenFolder, row: ExpectedFile) -> tuple[StepResult, tuple[str, ...]]:
-        """Return what a file shows, and which blobs of those that it names are to be there."""
-        path, result = self._path(row), StepResult()
+    def _check_group(self, folder: OpenFolder, rows: Sequence[ExpectedFile]) -> list[_Checked]:
+        """Check files up to each that names blobs: what is found of those comes behind it."""
+        checked, result = list[_Checked](), StepResult()
+        for row in rows:
+            if blobs := self._check(folder, row, result):
+                checked.append((result, row, blobs))
+                result = StepResult()
+        return [*checked, (result, rows[-1], ())]
+
+    def _check(self, folder: OpenFolder, row: ExpectedFile, result: StepResult) -> tuple[str, ...]:
+        """Check a file; return which blobs of those that it names are to be there."""
+        path = self._path(row)
         depth = self._reader.context.depth_of(path)
         try:
-            if depth == "names":
-                self._check_name(row, path, folder, result)
-                return result, ()
-            return result, self._check_bytes(row, path, folder, depth, result)
+            if depth != "names":
+                return self._check_bytes(row, path, folder, depth, result)
+            self._check_name(row, path, folder, result)
         except OSError as error:
             self._add_unreadable(row, error, result)
-            return result, ()
+        return ()
 
     def _check_name(
         self, row: ExpectedFile, path: str, folder: OpenFolder, result: StepResult
