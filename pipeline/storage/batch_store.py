@@ -172,10 +172,11 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         with self.store.faults(), self._going_on(following, asked.all) as transaction:  # 1.
             state = asked.state(transaction.answers)
             known = state.known
-            judged = self._with_recorded_verdicts(records, state.positions)
             firsts = first_offsets(records) if is_consumed else {}
             may_lack_rows = transaction.may_lack_rows
             reached = self._follow(firsts, state.positions, transaction) if firsts else {}
+            # Not before: by what this process knew then, a log may end before leaves that it has.
+            judged = self._with_recorded_verdicts(records, state.positions)
             is_judged_so = all(new is old for new, old in zip(judged, records, strict=True))
             if reached or may_lack_rows or not is_judged_so:
                 known = self._known(judged, transaction)

@@ -180,3 +180,26 @@ def test_who_is_overtaken_without_a_lock_swaps_nothing_and_goes_on_from_there() 
     append_once = in_memory()
     ledger(append_once).append_all({LOG: leaves(0, 12)})
     assert shared[0].contents == append_once[0].contents
+
+
+@pytest.mark.parametrize("size", [0, 5])
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_a_known_log_that_loses_its_checkpoint_stops_its_writer(
+    tmp_path: Path, where: str, size: int
+) -> None:
+    files, logs = IMPLEMENTATIONS[where](tmp_path)
+    writer = Ledger(files, logs, STORE_ID, [SIGNER])
+    writer.begin([LOG])
+    writer.append_all({LOG: leaves(0, size)})
+    assert writer.opened([LOG])[LOG][1] == size
+    checkpoint = f"{LOG.path}/{CHECKPOINT_FILE}"
+    if isinstance(files, MemoryFiles):
+        del files.contents[checkpoint]
+        # The head that it has just seen is not asked for again, but swapped.
+        with pytest.raises(LogMovedError):
+            writer.append_all({LOG: leaves(size, 9)})
+    else:
+        (tmp_path / checkpoint).unlink()
+    with pytest.raises(IntegrityError, match="expected a checkpoint, found none"):
+        writer.append_all({LOG: leaves(size, 9)})
+    assert not files.present([checkpoint])

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.store.files import Creation
-from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.log_store import NEW_CHECKPOINT_FILE
 from pipeline.disk.system_calls import LogSystemCalls
@@ -548,14 +547,6 @@ def test_no_reader_outlives_its_batch(tmp_path: Path) -> None:
         assert kept == []
     finally:
         gc.enable()
-
-
-def test_a_log_that_loses_its_checkpoint_stops_its_writer(tmp_path: Path) -> None:
-    writer = ledger(tmp_path)
-    writer.append_all({LOG: leaves(0, 5)})
-    (tmp_path / LOG.path / CHECKPOINT_FILE).unlink()
-    with pytest.raises(IntegrityError, match="expected a checkpoint, found none"):
-        writer.append_all({LOG: leaves(5, 9)})
 
 
 def test_what_was_verified_before_may_not_change_in_memory(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,27 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
-from pipeline.storage.run_store import RunRecord
+from pipeline.storage.index.queries import IndexTransaction
+from pipeline.storage.run_store import RunRecord, RunStore
 from pipeline.storage.store import open_store_to_write
 from tests.builders import advisory_request, record, red_request, run_request
-from tests.ledger.ledgers import WatchedLogCalls, check_whole, damage, ledger, on_disk
+from tests.ledger.ledgers import (
+    SIGNER,
+    STORE_ID,
+    WatchedLogCalls,
+    check_whole,
+    damage,
+    ledger,
+    on_disk,
+)
+from tests.ledger.memory_logs import MemoryLogs
+from tests.storage.memory_files import MemoryFiles
 from tests.storage.stores import (
     TIMESTAMP_MS,
+    change_index,
     files,
     in_child,
     judged_record,
@@ -142,6 +156,34 @@ def test_an_internal_error_stands_whatever_a_corrected_program_says(tmp_path: Pa
     assert not (tmp_path / "runs").exists()
     redriven = judged_record(run_request(run_id="run_a"), 1)
     assert store_batch(tmp_path, [redriven]) == ["persisted"]
+
+
+@pytest.mark.parametrize("offset", [1, 3], ids=["next", "behind a gap"])
+def test_an_internal_error_that_another_host_died_of_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int
+) -> None:
+    """It died before COMMIT, and who goes on knows the log from before."""
+    make_store(tmp_path)
+    files_ = MemoryFiles()
+    logs = MemoryLogs(files_)
+
+    def host() -> RunStore:
+        store = replace(open_store_to_write(tmp_path), files=files_, logs=logs)
+        return RunStore(store, ledger=Ledger(files_, logs, STORE_ID, [SIGNER]))
+
+    good = judged_record(run_request(run_id="run_a"), offset)
+    failed: RunRecord = JudgedRecord(
+        good.source, Rejected("INTERNAL_ERROR", "text"), good.timestamp_ms, good.body_sha256
+    )
+    with contextlib.closing(host()) as first, contextlib.closing(host()) as second:
+        first.commit([tombstone(0)])
+        assert kinds(second.commit([failed])) == ["INTERNAL_ERROR"]
+        change_index(tmp_path, "UPDATE positions SET next_offset = 1")
+        # As a new connection to a database that fails over.
+        monkeypatch.setattr(IndexTransaction, "may_lack_rows", offset == 1)
+        assert kinds(first.commit([good])) == ["INTERNAL_ERROR"]
+        assert first.index.positions(1) == {(run_log().topic, 0): offset + 1}
+    assert not any(path.startswith("runs/") for path in files_.contents)
 
 
 def test_another_record_at_an_offset_that_has_a_leaf_is_refused(tmp_path: Path) -> None:
