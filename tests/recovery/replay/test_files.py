@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.core.layout import attachment_path
 from pipeline.core.record import RecordSource
+from pipeline.core.store.files import NewFile, Presence
 from pipeline.disk.contents import disk_contents
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.files import FileChecks, PathDigests, find_foreign_files
@@ -51,6 +52,18 @@ def blob_path(content: bytes) -> str:
 def put(root: Path, path: str, content: bytes) -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_bytes(content)
+
+
+def test_two_records_that_claim_one_file_are_compared_each_by_itself(store: RunStore) -> None:
+    path = "runs/2025-12-18/run_1.json"
+    right = NewFile(path, (Path(store.name) / path).read_bytes())
+    other = NewFile(path, right.content.replace(b"run_1", b"run_0"))
+    for claims in ([right, other], [other, right]):
+        checks = FileChecks(store.store.files)
+        checks.look_for(claims, [blob_path(b"blob")])
+        assert checks.presence_of(right) is Presence.SAME
+        assert checks.presence_of(other) is Presence.DIFFERENT
+        assert checks.presence_of_upload(blob_path(b"blob")) is Presence.SAME
 
 
 def test_what_was_asked_for_is_explained(store: RunStore) -> None:
