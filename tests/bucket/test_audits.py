@@ -214,9 +214,10 @@ async def test_an_audit_that_another_host_has_finished_leaves_no_half_of_it(
         await Audits(audits.root, AuditHandler(other, told, Backoff(0.001)), told).handle(
             audit_id="given_up"
         )
-    findings = store.files.read("audits/given_up.ndjson", 1 << 20)
+    # It died before its findings became an object.
+    store.files.remove(["audits/given_up.ndjson"])
     await audits.handle(audit_id="given_up")
     assert audits.told.of("reports") == told.of("reports")
-    assert store.files.read("audits/given_up.ndjson", 1 << 20) == findings
+    assert not store.files.present(["audits/given_up.ndjson"])
     assert begun
     assert journals_in(audits.root) == []
