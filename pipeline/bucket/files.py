@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Final
 
-from pipeline.bucket.inspection import BucketInspection
 from pipeline.bucket.objects import IN_FLIGHT, Objects
 from pipeline.bucket.open_object import OpenObject
 from pipeline.bucket.uploads import BucketUpload
@@ -49,10 +48,6 @@ class BucketFiles:
     def name(self) -> str:
         """The URL."""
         return self._objects.name
-
-    def inspection(self) -> BucketInspection:
-        """Return what an audit asks about the files."""
-        return BucketInspection(self._objects)
 
     def faults(self) -> AbstractContextManager[None]:
         """Translate a fault of the bucket into StoreError while the block runs."""

@@ -5,14 +5,14 @@ A listing has the names and sizes of a thousand objects for the price of twelve 
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.open_object import OpenObject
-from pipeline.bucket.versions import Versions
+from pipeline.bucket.versions import AuditedObjects
 from pipeline.core.store.files import FileState, FoundName, History
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _state(found: "ObjectMeta") -> FileState:
 class BucketInspection:
     """What an audit asks about the files of a store in a bucket."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: AuditedObjects) -> None:
         self._objects = objects
 
     @contextmanager
@@ -111,16 +111,12 @@ class BucketInspection:
 
     def histories(self, folder: str) -> Iterator[History]:
         """Yield each object below a folder that has more than one version, or is hidden."""
-        return self._versions.histories(folder)
+        return self._objects.versions.histories(folder)
 
     def newest_versions(self, path: str, most: int) -> list[str]:
         """Return the last versions of an object, the newest first."""
-        return self._versions.newest(path, most)
+        return self._objects.versions.newest(path, most)
 
     def read_version(self, path: str, version: str) -> Iterator[bytes]:
         """Yield the bytes of a version."""
-        return self._versions.read(path, version)
-
-    @cached_property
-    def _versions(self) -> Versions:
-        return Versions(self._objects.url)
+        return self._objects.versions.read(path, version)

@@ -13,7 +13,8 @@ from pipeline.bucket.inspection import BucketInspection
 from pipeline.bucket.log_store import BucketLogs
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.probe import ask_bucket
-from pipeline.bucket.url import parse_bucket_url
+from pipeline.bucket.url import BucketUrl, parse_bucket_url
+from pipeline.bucket.versions import AuditedObjects
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.identity import STORE_FILE, StoreIdentity, read_identity
@@ -105,7 +106,7 @@ def _begun(objects: Objects) -> StoreIdentity | None:
     return read_identity(files)
 
 
-def open_contents(settings: Settings) -> StoreContents:
+def open_contents(settings: Settings, objects: Objects | None = None) -> StoreContents:
     """Open the files and the logs; `let_go` closes them.
 
     Raises:
@@ -113,7 +114,7 @@ def open_contents(settings: Settings) -> StoreContents:
         StoreAwayError: The bucket does not answer.
     """
     with ExitStack() as stack:
-        objects = _objects(settings)
+        objects = objects or _objects(settings)
         stack.callback(objects.close)
         files = BucketFiles(objects)
         identity, logs = read_identity(files), BucketLogs(objects, files)
@@ -141,7 +142,7 @@ def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
     return store, ledger
 
 
-def open_to_read(settings: Settings) -> Store:
+def open_to_read(settings: Settings, objects: Objects | None = None) -> Store:
     """Open the store for reading, under the key that is in force.
 
     Raises:
@@ -149,7 +150,7 @@ def open_to_read(settings: Settings) -> Store:
         StoreAwayError: The bucket or the database does not answer.
     """
     with ExitStack() as stack:
-        contents = open_contents(settings)
+        contents = open_contents(settings, objects)
         stack.callback(contents.let_go)
         store = _with_index(settings, contents, key_in_force(_index_url(settings)))
         stack.pop_all()
@@ -158,9 +159,8 @@ def open_to_read(settings: Settings) -> Store:
 
 def open_to_audit(settings: Settings) -> tuple[Store, BucketInspection]:
     """Open the store as `open_to_read` does, and what an audit asks about its files."""
-    store = open_to_read(settings)
-    assert isinstance(store.files, BucketFiles)  # as `open_contents` makes it
-    return store, store.files.inspection()
+    objects = AuditedObjects(_bucket_url(settings))
+    return open_to_read(settings, objects), BucketInspection(objects)
 
 
 def _with_index(settings: Settings, contents: StoreContents, key: str | None) -> Store:
@@ -253,7 +253,11 @@ def _changed_meanwhile(objects: Objects) -> StoreNotReadyError:
 
 
 def _objects(settings: Settings) -> Objects:
-    return Objects(parse_bucket_url(settings.store_url or ""))
+    return Objects(_bucket_url(settings))
+
+
+def _bucket_url(settings: Settings) -> BucketUrl:
+    return parse_bucket_url(settings.store_url or "")
 
 
 def _index_url(settings: Settings) -> str:

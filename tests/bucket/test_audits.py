@@ -1,7 +1,8 @@
 """Audits of a store in a bucket say what they say of the same records on a disk."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,28 @@ from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import create, init_key, open_to_read, open_to_write
 from tests.api.conftest import api_dependencies
-from tests.audit.audited import RUN, Audited, audit, audit_store, audited_records, make_audited
+from tests.audit.audited import (
+    DRAWING,
+    LINK,
+    LOG,
+    RUN,
+    Audited,
+    add_file,
+    add_runs,
+    audit,
+    audit_store,
+    audited_records,
+    blob,
+    make_audited,
+)
 from tests.audit.worker.test_handler import NOW, Audits, Told
-from tests.bucket.servers import BUCKET, overwritten, point_at
+from tests.bucket.servers import BUCKET, overwritten, point_at, s3_client
 from tests.cli.command_line import CommandLine, command_line
 from tests.conftest import Servers
 from tests.e2e.equivalence.outcomes import key_file_in
 from tests.ledger.ledgers import KEYS, STORE_ID
 from tests.page.conftest import HTML
+from tests.storage.stores import make_store
 
 
 def fill(settings: Settings) -> None:
@@ -68,6 +83,8 @@ def made(moto: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory) 
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("disk") / "store"
     make_audited(root)
+    make_store(older := root.with_name("older"))
+    add_runs(older, audited_records()[0][:6])
     return root
 
 
@@ -107,6 +124,138 @@ def test_processes_of_their_own_open_what_the_settings_name(
     store: AuditedStore, disk: Path
 ) -> None:
     check_same(audit_store(store, processes=1), audit(disk))
+
+
+@pytest.fixture
+def bucket(moto: str, made: Settings) -> Iterator["Attacked"]:
+    with closing(Attacked(s3_client(moto), made.store_url or "")) as attacked:
+        yield attacked
+
+
+class Attacked:
+    """The objects of a store, as who may write the bucket has them; `close` puts them back."""
+
+    def __init__(self, client: Any, store_url: str) -> None:
+        self._client = client
+        self._prefix = store_url.removeprefix(f"s3://{BUCKET}/")
+        self._before: dict[str, bytes | None] = {}
+
+    def content(self, path: str) -> bytes | None:
+        named = {"Bucket": BUCKET, "Key": f"{self._prefix}/{path}"}
+        try:
+            return bytes(self._client.get_object(**named)["Body"].read())
+        except self._client.exceptions.NoSuchKey:
+            return None
+
+    def put(self, path: str, content: bytes | None) -> None:
+        self._before.setdefault(path, self.content(path))
+        named = {"Bucket": BUCKET, "Key": f"{self._prefix}/{path}"}
+        if content is None:
+            self._client.delete_object(**named)
+        else:
+            self._client.put_object(**named, Body=content)
+
+    def close(self) -> None:
+        for path, content in self._before.items():
+            self.put(path, content)
+        self._client.close()
+
+
+FOREIGN, CHECKPOINT = b"evil", f"{LOG}/checkpoint"
+DRAWN = blob(DRAWING)
+DAMAGES: dict[str, dict[str, bytes | None]] = {
+    "files that nothing explains": dict.fromkeys(
+        (
+            *("evil.txt", "evil/x", "runs/x.txt", "runs/notdate/x", "runs/2031-01-02"),
+            *("runs/2025-12-18/x.json", "runs/2025-12-18/\xe9.json", "runs/2031-01-01/run_x.json"),
+            *("attachments/x", "attachments/zz/x", "attachments/00/00/x", blob("a") + "0"),
+            *(blob("never sent"), blob("of no run", "quarantine"), "quarantine/x"),
+            *("awaited/x", "audits/x.txt", "archives/x"),
+        ),
+        FOREIGN,
+    ),
+    "files in the ledger": dict.fromkeys(
+        (
+            *("ledger/x", "ledger/1/x", "ledger/1/y/z", f"{LOG}/x", f"{LOG}/foo/bar"),
+            *(f"{LOG}/tile/entries/x", f"{LOG}/tile/0/005", f"{LOG}/tile/9/000"),
+            *(f"{LOG}/tile/0/000.p/200", f"{LOG}/tile/0/000.p/2"),
+        ),
+        FOREIGN,
+    ),
+    "other bytes": dict.fromkeys((RUN, DRAWN), FOREIGN),
+    "a run and its link are deleted": dict.fromkeys((RUN, LINK)),
+    "an attachment is deleted": {DRAWN: None},
+    "a bundle is deleted": {f"{LOG}/tile/entries/000.p/11": None},
+    "a tile is deleted": {f"{LOG}/tile/0/000.p/11": None},
+    "a tile has other bytes": {f"{LOG}/tile/0/000.p/11": FOREIGN},
+    "a checkpoint is deleted": {CHECKPOINT: None},
+    "a checkpoint has other bytes": {CHECKPOINT: FOREIGN},
+}
+READ_IN_FULL = ("other bytes", "a run and its link are deleted")
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "quarantine is emptied", "an older checkpoint"])
+def test_a_damage_is_found_in_a_bucket_as_on_a_disk(
+    store: AuditedStore, bucket: Attacked, disk: Path, tmp_path: Path, damage: str
+) -> None:
+    root = shutil.copytree(disk, tmp_path / "damaged")
+    for path, content in damages_of(damage, disk).items():
+        bucket.put(path, content)
+        (root / path).unlink(missing_ok=True)
+        if content is not None:
+            add_file(root / path, content)
+    for mode in ("quick", "full") if damage in READ_IN_FULL else ("full",):
+        expected = codes_and_paths(audit(root, mode))
+        assert codes_and_paths(audit_store(store, mode)) == expected
+    assert expected
+
+
+def damages_of(damage: str, disk: Path) -> Mapping[str, bytes | None]:
+    if damage == "quarantine is emptied":
+        below = (disk / "quarantine").rglob("*")
+        return {str(each.relative_to(disk)): None for each in below if each.is_file()}
+    if damage == "an older checkpoint":
+        return {CHECKPOINT: (disk.parent / "older" / CHECKPOINT).read_bytes()}
+    return DAMAGES[damage]
+
+
+def codes_and_paths(found: Audited) -> set[tuple[str, str]]:
+    # A bucket has no modes.
+    return {(each.code, each.path) for each in found.findings if each.code != "MODE_DIFFERS"}
+
+
+STRANGE_KEYS = {
+    "runs/2025-12-18//x": "FILE_UNEXPLAINED",
+    "runs/2025-12-18/": "FILE_UNEXPLAINED",
+    f"{RUN}/": "FILE_UNEXPLAINED",
+    "runs//": "FILE_UNEXPLAINED",
+    "runs/": "FILE_UNEXPLAINED",
+    "attachments/aa//x": "FILE_UNEXPLAINED",
+    "attachments/aa/bb/": "FILE_UNEXPLAINED",
+    "attachments/": "FILE_UNEXPLAINED",
+    "/": "STRANGE_FILE",
+    "ledger//x": "STRANGE_FILE",
+    "ledger/1/": "STRANGE_FILE",
+    f"{LOG}/": "STRANGE_FILE",
+    f"{LOG}/tile//": "STRANGE_FILE",
+    "awaited/": "STRANGE_FILE",
+}
+
+
+def test_a_key_that_no_client_of_ours_makes_is_found_by_name_and_an_empty_folder_is_none(
+    store: AuditedStore, bucket: Attacked
+) -> None:
+    folders = [key for key in STRANGE_KEYS if not key.endswith("x")]
+    for key in (*folders, "evil/", "runs/evil/", "ledger/evil/", f"{LOG}/evil/"):
+        bucket.put(key, b"")
+    clean = audit_store(store)
+    assert clean.findings == []
+    for key in STRANGE_KEYS:
+        bucket.put(key, FOREIGN)
+    for mode in ("quick", "full"):
+        found = audit_store(store, mode)
+        assert {each.path: each.code for each in found.findings} == STRANGE_KEYS
+    assert found.report["counts"]["artifacts"] == clean.report["counts"]["artifacts"]
 
 
 @pytest.fixture

@@ -53,9 +53,15 @@ def unexplained_in(
 ) -> Iterator[Finding]:
     """Yield what lies in the folder `above` of the store and is no folder of such a name."""
     for path, is_folder in files.names(above):
-        if not is_folder or not name.fullmatch(path.rpartition("/")[2]):
+        is_expected = is_folder and name.fullmatch(path.rpartition("/")[2])
+        if not is_expected and _is_there(files, path, is_folder=is_folder):
             found = "a folder" if is_folder else "a file"
             yield Finding("FILE_UNEXPLAINED", path, expected, found)
+
+
+def _is_there(files: ReadableFiles, path: str, *, is_folder: bool) -> bool:
+    """Return whether a name stands for anything: in a bucket a folder may be an empty object."""
+    return not is_folder or files.has_folder(path)
 
 
 def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> StepResult:
@@ -79,10 +85,12 @@ def _is_known(path: str, *, is_folder: bool) -> bool:
 
 
 def _unexpected_places(reader: AuditReader, sizes: dict[LogId, int]) -> Iterator[Finding]:
+    files = reader.store.files
     for above in ("", "audits", ARCHIVES_FOLDER, AWAITED_FOLDER):
-        for path, is_folder in reader.store.files.names(above):
+        for path, is_folder in files.names(above):
             is_own = reader.store.inspection.is_own(path, is_folder=is_folder)
-            if not is_own and not _is_known(path, is_folder=is_folder):
+            is_known = is_own or _is_known(path, is_folder=is_folder)
+            if not is_known and _is_there(files, path, is_folder=is_folder):
                 yield _unexpected(path, is_folder=is_folder)
     yield from _file_mode(reader.store.inspection, STORE_FILE)
     yield from _archive_records(reader)
@@ -110,9 +118,9 @@ def _unexpected_in_ledger(reader: AuditReader, sizes: dict[LogId, int]) -> Itera
             yield _unexpected(epoch, is_folder=False)
         for path, is_log in reader.store.files.names(epoch) if is_folder else ():
             log = _log_at(path) if is_log else None
-            if log is None:
+            if log is None and _is_there(reader.store.files, path, is_folder=is_log):
                 yield _unexpected(path, is_folder=is_log)
-            elif log in sizes:
+            elif log is not None and log in sizes:
                 # One that is new since the audit began is for the next.
                 yield from _LogPlaces(reader, log, sizes[log]).unexpected()
 
@@ -151,7 +159,8 @@ class _LogPlaces:
             if is_folder and _TILE_FOLDER.fullmatch(name):
                 yield from self.unexpected(name)
             elif is_folder:
-                yield _unexpected(path, is_folder=True)
+                if _is_there(self._files, path, is_folder=True):
+                    yield _unexpected(path, is_folder=True)
             elif name == CHECKPOINT_FILE:
                 yield from _file_mode(self._inspection, path)
             elif not self._inspection.is_own(path, is_folder=False):
