@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 
-from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.errors import StoreAwayError, StoreError, StoreNotReadyError
 from pipeline.postgres.connections import connect, name_of
 from pipeline.postgres.faults import database_faults
 
@@ -23,7 +23,11 @@ _ROW: Final = "SELECT format, store_id, cluster_id, prefix, epoch, key FROM stor
 _MAKE: Final = """INSERT INTO store (format, store_id, cluster_id, prefix, epoch, key)
     VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 _ALONE: Final = "SELECT pg_advisory_xact_lock(%s)"
+_UNLOCK: Final = "SELECT pg_advisory_unlock(%s)"
 _CHANGE: Final = "UPDATE store SET cluster_id = %s, epoch = %s"
+_PUT_IN_FORCE: Final = """UPDATE store SET key = %s WHERE EXISTS (SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (0, %s, 1)
+        AND mode = 'ExclusiveLock' AND granted AND pid = pg_backend_pid())"""
 _SET_KEY: Final = "UPDATE store SET key = %s WHERE key IS NULL"
 _SETTINGS: Final = ("fsync", "synchronous_commit")
 """Off, each of them loses what was acknowledged: the first all of it, the second the last moments.
@@ -60,6 +64,7 @@ class PostgresLock:
     def __init__(self, url: str) -> None:
         """Prepare; nothing is asked."""
         self._url = url
+        self._alone: psycopg.Connection[Any] | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -73,17 +78,29 @@ class PostgresLock:
             connection.autocommit = True
             connection.execute("SET idle_session_timeout = 0")
             connection.execute("SELECT pg_advisory_lock(%s)", (STORE_LOCK,))
+            self._alone = connection
             yield
-            connection.execute("SELECT pg_advisory_unlock(%s)", (STORE_LOCK,))
+            (was_held,) = connection.execute(_UNLOCK, (STORE_LOCK,)).fetchone() or (False,)
+        self._refuse_unless(was_held)
 
     def key_in_force(self) -> str | None:
         """Return the key of the row."""
         return key_in_force(self._url)
 
     def put_in_force(self, key: str) -> None:
-        """Change the key of the row, at which each batch looks."""
-        with database_faults(name_of(self._url)), connect(self._url) as connection:
-            connection.execute("UPDATE store SET key = %s", (key,))
+        """Change the key of the row, at which each batch looks, if this session is still alone."""
+        assert self._alone is not None, "who calls it is alone"
+        with database_faults(name_of(self._url)):
+            changed = self._alone.execute(_PUT_IN_FORCE, (key, STORE_LOCK))
+        self._refuse_unless(changed.rowcount == 1)
+
+    def _refuse_unless(self, is_held: bool) -> None:
+        if not is_held:
+            raise StoreAwayError(
+                f"The index {name_of(self._url)} let go of the lock of the store too early, so "
+                "batches may have been written meanwhile: no pooler in transaction mode may stand "
+                "before it. Run the command again."
+            )
 
     def between_batches(self) -> AbstractContextManager[None]:
         """Do the same: the batches are those who share the lock."""

@@ -20,6 +20,7 @@ from pipeline.core.record import Partition
 from pipeline.core.runs.outcome import stored_run
 from pipeline.errors import InputError, StoreAwayError, StoreError, StoreNotReadyError
 from pipeline.ledger.log_id import LogId
+from pipeline.postgres import store_row as store_row_module
 from pipeline.postgres.connections import name_of
 from pipeline.postgres.scripts import missing_scripts, run_scripts, scripts
 from pipeline.postgres.store_row import PostgresLock, change_row, make_row
@@ -328,7 +329,9 @@ def test_an_epoch_or_key_is_changed_between_batches_and_ends_those_that_had_the_
         changing.result(timeout=10)
     with pytest.raises(StoreError, match="was changed meanwhile"):
         _advance(index, {(TOPIC, 0): 2})
-    PostgresLock(url).put_in_force("a-key")
+    lock = PostgresLock(url)
+    with lock.alone():
+        lock.put_in_force("a-key")
     following = replace(IDENTITY, epoch=2, cluster_id="cluster-2")
     with closing(open_postgres_index(url, following, "a-key")) as later:
         assert later.positions(1) == {(TOPIC, 0): 1}
@@ -434,3 +437,25 @@ def test_who_was_not_alone_to_the_end_is_told(url: str) -> None:
     ended = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     with pytest.raises(StoreAwayError), PostgresLock(url).between_batches():
         values(url, ended)
+
+
+def test_who_lost_the_lock_and_not_the_connection_is_told_before_a_key_changes(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler in transaction mode, whose next statement is another session's."""
+    opened: list[Any] = []
+    connect = store_row_module.connect
+    monkeypatch.setattr(
+        store_row_module, "connect", lambda url: opened.append(connect(url)) or opened[-1]
+    )
+    lock = PostgresLock(url)
+
+    def change_the_key() -> None:
+        with lock.alone():
+            opened[0].execute("SELECT pg_advisory_unlock_all()")
+            with pytest.raises(StoreAwayError, match="no pooler in transaction mode"):
+                lock.put_in_force("a-key")
+            assert lock.key_in_force() is None
+
+    with pytest.raises(StoreAwayError, match="let go of the lock"):
+        change_the_key()
