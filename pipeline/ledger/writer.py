@@ -358,7 +358,8 @@ class LedgerBatch:
     def _read_back(self, log: _LogBatch, creations: Mapping[str, Creation]) -> dict[int, bytes]:
         """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
 
-        Every tile is read, once; returns what the next batch finds verified.
+        Every new tile is read, once; on a disk those at the right edge that stay, too. Returns what
+        the next batch finds verified.
         """
         with ledger_faults(log.log):
             held: dict[Tile, bytes] = {}
@@ -371,6 +372,10 @@ class LedgerBatch:
                 held[tile] = log.stored.read_tile(tile)
                 if held[tile] != content:
                     raise EvidenceError(f"expected {tile} as it was written, found other bytes")
+            if not self._store.is_shared:
+                # What the append leaves as it was vouches for the new root too.
+                kept = (each for each in rightmost_tiles(log.tree.size) if each not in held)
+                held |= {tile: log.stored.read_tile(tile) for tile in kept}
             before = log.before
             return verify_append(before.checkpoint.size, before.verified, log.checkpoint, held)
 

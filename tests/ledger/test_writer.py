@@ -420,6 +420,18 @@ def test_what_the_disk_holds_is_read_back_before_it_is_signed(tmp_path: Path, si
         assert reader(root).size == 0
 
 
+def test_a_partial_tile_that_stays_is_read_back_too(tmp_path: Path) -> None:
+    writer = ledger(tmp_path)
+    writer.append_all({LOG: leaves(0, 600)})
+    stays = Tile(1, 0, 2)
+    damage(tile_path(tmp_path, stays))
+    with pytest.raises(IntegrityError, match="is not as it was written"):
+        writer.append_all({LOG: leaves(600, 610)})
+    damage(tile_path(tmp_path, stays))
+    assert reader(tmp_path).size == 600
+    assert writer.append_all({LOG: leaves(600, 610)})[LOG].size == 610
+
+
 def test_a_hash_that_was_computed_wrong_is_not_signed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

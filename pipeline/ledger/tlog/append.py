@@ -193,7 +193,7 @@ def verify_append(
         old_size: Leaves before it.
         verified: What the append before returned.
         checkpoint: That of the log now.
-        held: The new tiles, `tiles_of_append`, as they were read.
+        held: The new tiles, `tiles_of_append`, as they were read, and others that were.
 
     Returns:
         The partial tiles of the log now, by level.
