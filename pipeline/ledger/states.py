@@ -1,8 +1,8 @@
 """The logs as one process knows them, each at the checkpoint that it has last seen.
 
 On one disk a head is read under the lock of its log, in each batch. Of many hosts none locks a log,
-and a question is a way to the store and back. So a process goes on from the head that it has seen
-or made last, and the swap finds out whether that is still the head.
+and a question is a round trip. So a process goes on from the head that it has seen or made last,
+and the swap finds out whether that is still the head.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -71,22 +71,24 @@ def fetch_tiles(wanted: Mapping[StoredLog, Iterable[Tile]]) -> None:
     Those that were fetched before go. A disk is asked for each tile when it is needed: it is no way
     to another host.
     """
-    for store in {stored.store for stored in wanted if stored.store.is_shared}:
-        kept = {
-            stored: {tile: stored.fetched.get(tile) for tile in tiles}
-            for stored, tiles in wanted.items()
-        }
-        missing = {
-            f"{stored.log.path}/{tile}": (stored, tile)
-            for stored, tiles in kept.items()
-            for tile, content in tiles.items()
-            if content is None
-        }
-        for path, content in store.tiles(missing).items():
-            stored, tile = missing[path]
-            kept[stored][tile] = content
-        for stored, tiles in kept.items():
-            stored.fetched = {tile: each for tile, each in tiles.items() if each is not None}
+    first = next(iter(wanted), None)
+    if first is None or not first.store.is_shared:
+        return
+    kept = {
+        stored: {tile: stored.fetched.get(tile) for tile in tiles}
+        for stored, tiles in wanted.items()
+    }
+    missing = {
+        f"{stored.log.path}/{tile}": (stored, tile)
+        for stored, tiles in kept.items()
+        for tile, content in tiles.items()
+        if content is None
+    }
+    for path, content in first.store.tiles(missing).items():
+        stored, tile = missing[path]
+        kept[stored][tile] = content
+    for stored, tiles in kept.items():
+        stored.fetched = {tile: each for tile, each in tiles.items() if each is not None}
 
 
 def find_logs(store: LogStore) -> list[LogId]:

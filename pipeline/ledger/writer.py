@@ -179,7 +179,7 @@ class Ledger:
     def sweep(self) -> None:
         """Remove what killed processes have left in the logs of many hosts that were opened.
 
-        In a batch it would be a way to the store and back. On one disk the first batch does it.
+        In a batch it would be a round trip more. On one disk the first batch does it.
         """
         if not self._store.is_shared:
             return

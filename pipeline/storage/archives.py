@@ -144,7 +144,10 @@ class Archives:
 
 
 def is_gone(files: ReadableFiles, path: str) -> bool:
-    """Return whether there is nothing at `path`: neither the file nor anything in its place."""
+    """Return whether there is nothing at `path`: neither the file nor anything in its place.
+
+    Also True where the disk cannot be asked: then the file cannot be read either.
+    """
     try:
         return path not in files.present([path])
     except OSError:

@@ -31,7 +31,7 @@ class Logs(Protocol):
 
     Attributes:
         is_shared: Whether many hosts write them: nothing is locked, a swap finds out who went on,
-            and each question is a way to another host and back.
+            and each question is a round trip.
     """
 
     is_shared: bool

@@ -18,7 +18,7 @@ from pipeline.ledger.tlog.tiles import (
 def tiles_of_work(size: int, work: Callable[[NodeReader], object]) -> set[Tile]:
     """Return the tiles that some work on the nodes of a log of `size` leaves reads.
 
-    It is done without any hash, to find out.
+    The work is done with empty hashes, to find out which nodes it asks for.
     """
     tiles: set[Tile] = set()
 
