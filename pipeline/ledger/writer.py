@@ -186,6 +186,8 @@ class Ledger:
         sizes = {log: size for log, size in self._states.sizes().items() if size}
         with self._store.faults(), self._store.locked([log.path for log in sizes]) as locked:
             sweep(locked, sizes, {})
+            # A swap of none: what is superseded goes now, as an idle worker makes no other.
+            locked.swap({})
 
     def begin(self, logs: Iterable[LogId]) -> None:
         """Make those of `logs` that do not exist, without leaves.

@@ -166,5 +166,4 @@ def test_what_a_killed_process_left_goes_at_a_start_and_not_in_a_batch(objects: 
     assert logs.names([folder]) == {folder: ["6", "8"]}
     started.opened([LOG])
     started.sweep()
-    logs.close()
     assert logs.names([folder]) == {folder: ["8"]}
