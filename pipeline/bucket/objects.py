@@ -18,9 +18,8 @@ again finds out.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from hashlib import sha256
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import obstore
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, ObjectMeta
 
 IN_FLIGHT: Final = 64
-"""Most requests at once: 512 objects take eight times as long as one."""
+"""Most requests at once, of all threads: 512 objects take eight times as long as one."""
 
 ATTEMPTS: Final = 5
 """How often is tried what is refused and not there: behind a delete marker that has no end."""
@@ -76,22 +75,32 @@ class Objects(Connection):
         """Prepare as a connection; nothing is sent."""
         super().__init__(url, patience)
         self._first_pause = patience.first_pause
-        self._runner = asyncio.Runner()
-        # The loop is one, in a thread of its own, as who asks may have another that runs. Threads
-        # that ask for many at once take turns.
-        self._running = ThreadPoolExecutor(1, thread_name_prefix="bucket")
+        # In a thread of its own, as who asks may have a loop that runs; threads ask at once.
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="bucket", daemon=True)
+        self._starting = Lock()
+        self._permits = asyncio.Semaphore(IN_FLIGHT)
 
     def close(self) -> None:
-        """Let go of the event loop."""
-        with suppress(RuntimeError):  # it is closed already
-            self._running.submit(self._runner.close)
-        self._running.shutdown()
+        """Let go of the event loop; a second time nothing is left to do."""
+        with self._starting:
+            if self._thread.is_alive():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+            self._loop.close()
 
     def all(self, calls: Iterable[Call[T]]) -> list[T]:
         """Make many calls at once; return what they returned, in their order."""
         if not (wanted := list(calls)):
             return []
-        return self._running.submit(lambda: self._runner.run(_all(wanted))).result()
+        return self._run(_all(wanted, self._permits))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._starting:
+            if self._thread.ident is None:
+                self._thread.start()
+            running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return running.result()
 
     def opened(self, path: str, options: "GetOptions | None" = None) -> "GetResult":
         """Return an object whose bytes are still to be read, of all threads at once.
@@ -234,8 +243,7 @@ async def _bytes(result: "GetResult") -> bytes:
     return bytes(await result.bytes_async())
 
 
-async def _all(calls: list[Call[T]]) -> list[T]:
-    permits = asyncio.Semaphore(IN_FLIGHT)
+async def _all(calls: list[Call[T]], permits: asyncio.Semaphore) -> list[T]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_one(call, permits)) for call in calls]

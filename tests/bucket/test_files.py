@@ -1,7 +1,9 @@
 """What only a bucket's files and logs do: parts, copies, uploads, and removals that wait."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 
 import obstore
 import pytest
@@ -111,6 +113,24 @@ def test_an_upload_goes_by_a_copy_where_a_signed_put_has_no_condition(
     assert contents_of(objects) == {"blob/x": LARGE}
 
 
+@pytest.mark.parametrize("ask", ["read", "present", "tiles"])
+def test_many_threads_ask_at_once_for_one_file_each(
+    objects: Objects, proxy: Proxy, ask: str
+) -> None:
+    files, logs = files_and_logs(objects)
+    paths = [f"many/{number}" for number in range(16)]
+    files.create([NewFile(path, path.encode()) for path in paths])
+    # None is answered before four have come.
+    four = Barrier(4, timeout=30)
+    proxy.choose = lambda *_: None if four.wait() >= 0 else "503"
+    asks: dict[str, Callable[[str], object]] = {
+        "read": lambda path: files.read(path, 99).decode(),
+        "present": lambda path: files.present([path]).pop(),
+        "tiles": lambda path: logs.tiles([path])[path].decode(),
+    }
+    assert list(files.at_once(asks[ask], paths)) == paths
+
+
 def test_a_batch_asks_three_times_however_many_files_and_logs_it_has(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,13 +138,11 @@ def test_a_batch_asks_three_times_however_many_files_and_logs_it_has(
     files, logs = files_and_logs(objects)
     writer = Ledger(files, logs, STORE_ID, [SIGNER])
     asked: list[int] = []
-    run = objects._runner.run
+    run = objects._run
     for first in (0, 3, 6):
         batch = {log: leaves(first, first + 3, log) for log in (LOG, OTHER_LOG)}
         if first == 6:
-            monkeypatch.setattr(
-                objects._runner, "run", lambda work: (asked.append(1), run(work))[1]
-            )
+            monkeypatch.setattr(objects, "_run", lambda work: (asked.append(1), run(work))[1])
             monkeypatch.setattr(obstore, "get", None)
             monkeypatch.setattr(obstore, "list_with_delimiter", None)
         with writer.appending(batch) as appended:

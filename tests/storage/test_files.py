@@ -155,7 +155,7 @@ def test_folders_are_listed_in_order(stored: Files) -> None:
     assert not stored.has_folder("other")
 
 
-def test_many_are_read_at_once_and_come_in_order(stored: Files) -> None:
+def test_what_is_read_of_many_comes_in_their_order(stored: Files) -> None:
     stored.create([NewFile(f"many/{n:03}", str(n).encode()) for n in range(150)])
     read = stored.at_once(lambda path: stored.read(path, 5), stored.paths_below("many"))
     assert [int(content) for content in read] == list(range(150))
