@@ -321,7 +321,7 @@ router.add_api_route("/run/{run_id}/toolpath.json", get_toolpath)
 
 @router.get("/run/{run_id}/toolpath.svg")
 async def show_toolpath(deps: ApiDeps, run_id: RunIdPath) -> Response:
-    """Return the way of the tool as a picture; of a run that is not OK there is none."""
+    """Return the toolpath as a picture; of a run that is not OK there is none."""
     program = await deps.transfer(program_to_draw, deps.reader, run_id)
     return _picture(await deps.drawings.picture(program.sha256, program.content))
 

@@ -1,4 +1,4 @@
-"""The way of the tool in a browser: the right picture, turned by mouse, finger and keys.
+"""The toolpath in a browser: the right picture, turned by mouse, finger and keys.
 
 The pictures that are kept lie in `tests/browser/pictures`: a canvas of each real program from above
 and at an angle, in grey, made small. `RMOS_TEST_KEEP_PICTURES=1` with the test keeps new ones: look

@@ -87,9 +87,9 @@ async def test_another_program_may_move_the_tool_in_the_same_way(site: Site) -> 
         run_request(run_id="run_c", outputs={"gcode_text": GCODE.replace("X97", "X98")}),
     )
     page = await site.page("/compare?a=run_a&b=run_b")
-    assert "Other program, same way of the tool" in page.one("main").words
+    assert "Other program, same toolpath" in page.one("main").words
     assert len(list(page.all("figure"))) == 2
     other = await site.page("/compare?a=run_a&b=run_c")
-    assert "same way of the tool" not in other.one("main").words
+    assert "same toolpath" not in other.one("main").words
     same = await site.page("/compare?a=run_a&b=run_a")
     assert "the very same program" in same.one("main").words

@@ -1,4 +1,4 @@
-"""The way of the tool on the page of a run: drawn only where the program may be cut."""
+"""The toolpath on the page of a run: drawn only where the program may be cut."""
 
 import json
 from pathlib import Path

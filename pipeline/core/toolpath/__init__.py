@@ -1,4 +1,4 @@
-"""The way of the tool that a G-code program describes, as it is programmed: from text to moves.
+"""The toolpath that a G-code program describes, as it is programmed: from text to moves.
 
 The words are those of RS274/NGC (Kramer, Proctor and Messina, NISTIR 6556, 2000, section 3) with
 LinuxCNC's additions. No stock, no machine, no offset and no collision is known here. What is not

@@ -1,4 +1,4 @@
-// The way of the tool on a canvas: each `figure[data-toolpath]` names its document, and holds the
+// The toolpath on a canvas: each `figure[data-toolpath]` names its document, and holds the
 // picture that stands for it wherever scripts do not run. Lengths are mm, angles are degrees.
 "use strict";
 
