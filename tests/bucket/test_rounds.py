@@ -17,6 +17,7 @@ pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
 from pipeline.bucket import connection
 from pipeline.bucket.objects import Objects
+from pipeline.core.store.files import NewFile
 from pipeline.settings import Settings
 from pipeline.storage import shared
 from pipeline.storage.batch_plan import JudgedRecord
@@ -142,3 +143,17 @@ def test_a_start_waits_as_often_however_many_logs_there_are(
             pass
 
     assert rounds.of(start) == (10, 28)
+
+
+def test_a_start_removes_what_killed_processes_left_in_every_log(settings: Settings) -> None:
+    with started(settings, 0) as batches:
+        batches.commit(without_attachments(0), LIMIT)
+        logs = batches.store.logs.logs()
+        left = [f"{log}/tile/0/000.p/6" for log in logs]
+        batches.store.files.create(NewFile(path, b"left") for path in left)
+    assert len(logs) == PARTITIONS
+    store, ledger = open_to_write(settings)
+    with closing(RunStore(store, ledger=ledger)) as started_later:
+        # Of one partition, in which the index is not behind.
+        started_later.follow_ledger({(TOPIC, 0): 42})
+        assert not store.files.present(left)
