@@ -315,17 +315,37 @@ async def test_report_and_findings_become_objects_and_nothing_is_left_on_the_hos
 
 
 async def check_pages(settings: Settings, report: dict[str, Any]) -> None:
-    deps = api_dependencies(settings, RunReader(open_to_read(settings)))
-    transport = httpx.ASGITransport(create_api(deps, None, pages()))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-        listed = (await http.get("/audits", headers=HTML)).text
-        shown = (await http.get("/audits/kept", headers=HTML)).text
-        ledger = (await http.get("/ledger", headers=HTML)).text
-    deps.reader.close()
+    asked = dict.fromkeys(("/audits", "/audits/kept", "/ledger"), HTML)
+    listed, shown, ledger = (each.text for each in await answers(settings, asked))
     assert 'href="/audits/kept"' in listed
     assert RUN in shown
     assert report["verdicts"]["integrity"]["reason"] in shown
     assert "kept" in ledger
+
+
+async def test_the_public_part_of_the_key_is_all_that_an_api_needs_to_prove(
+    store: AuditedStore, made: Settings, tmp_path: Path
+) -> None:
+    key_file = made.ledger_key_file
+    assert key_file is not None
+    settings = made.model_copy(update={"ledger_key_file": tmp_path / key_file.name})
+    asked = {"/runs/run_0/evidence": {"Accept": "application/zip"}, "/ledger": HTML}
+    refused = (await answers(settings, asked))[0]
+    assert refused.status_code == 503
+    shutil.copy(f"{key_file}.vkey", tmp_path)
+    found = await answers(settings, asked)
+    assert [each.status_code for each in found] == [200, 200]
+    assert found[0].content == (await answers(made, asked))[0].content
+    assert "There is no ledger key" not in found[1].text
+
+
+async def answers(settings: Settings, asked: dict[str, dict[str, str]]) -> list[httpx.Response]:
+    deps = api_dependencies(settings, RunReader(open_to_read(settings)))
+    transport = httpx.ASGITransport(create_api(deps, None, pages()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        found = [await http.get(path, headers=headers) for path, headers in asked.items()]
+    deps.reader.close()
+    return found
 
 
 async def test_a_bucket_that_is_away_puts_an_audit_off_which_then_goes_on(

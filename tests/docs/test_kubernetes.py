@@ -138,8 +138,8 @@ def test_every_file_that_is_named_is_mounted(name: str) -> None:
                 continue
             folder, _, file = value.rpartition("/")
             if setting == "RMOS_LEDGER_KEY_FILE":
-                is_worker = container["args"][0] == "worker"
-                assert (folder in mounts) is is_worker, "only who signs has the key"
+                is_service = container["args"][0] in {"worker", "api"}
+                assert (folder in mounts) is is_service, "who signs or proves has the key"
                 continue
             secret = mounts[folder]["secret"]["secretName"]
             assert file in BY_NAME["Secret", secret]["stringData"]
@@ -161,11 +161,15 @@ def test_a_worker_gets_a_copy_of_the_key_that_is_its_own(name: str) -> None:
     assert "secret" in volumes[sources[private.rpartition("/")[0]]]
 
 
-def test_an_audit_gets_the_public_part_of_the_key_alone() -> None:
-    volumes = {each["name"]: each for each in pod_of("rmos-audit")["volumes"]}
-    (item,) = volumes["key"]["secret"]["items"]
-    assert item["path"] == SETTINGS["RMOS_LEDGER_KEY_FILE"].rpartition("/")[2] + ".vkey"
-    assert "initContainers" not in pod_of("rmos-audit")
+@pytest.mark.parametrize("name", ["rmos-audit", "rmos-api"])
+def test_who_signs_nothing_gets_the_public_part_of_the_key_alone(name: str) -> None:
+    volumes = {each["name"]: each for each in pod_of(name)["volumes"]}
+    assert volumes["key"]["configMap"]["name"] == "rmos-ledger-public"
+    public = SETTINGS["RMOS_LEDGER_KEY_FILE"].rpartition("/")[2] + ".vkey"
+    notes = (FOLDER / "settings.yaml").read_text(encoding="utf-8")
+    assert f"create configmap rmos-ledger-public --from-file={public}\n" in notes
+    assert "rmos-ledger-key" not in str(pod_of(name))
+    assert "initContainers" not in pod_of(name)
 
 
 @pytest.mark.parametrize("name", ["rmos-persist", "rmos-advise", "rmos-audit", "rmos-api"])
