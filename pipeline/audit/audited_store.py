@@ -64,6 +64,9 @@ class AuditedIndex(Protocol):
     def copy(self, plan: ScratchDatabase) -> str | None:
         """Copy the rows that `begin` sees into a plan; return why they cannot be read, if so."""
 
+    def end(self) -> None:
+        """Let go of what `begin` sees, however far an audit came; a second time of nothing."""
+
     def reader(self) -> RowReader:
         """Open it for look-ups."""
 
@@ -171,6 +174,9 @@ class IndexInFile:
             return str(error)
         return None
 
+    def end(self) -> None:
+        """Do nothing: it ends with the plan."""
+
     def reader(self) -> "FileReader":
         """Open the file."""
         return FileReader(read_only(self._root / INDEX_FILE))
@@ -255,12 +261,16 @@ class IndexInDatabase:
 
     def copy(self, plan: ScratchDatabase) -> None:
         """Copy the rows, some thousands at a time."""
-        with self._state:
-            plan.execute("BEGIN")
-            for insert, rows in _COPIED:
-                for some in self._connection.execute(rows).partitions():
-                    plan.executemany(insert, map(tuple, some))
-            plan.execute("COMMIT")
+        plan.execute("BEGIN")
+        for insert, rows in _COPIED:
+            for some in self._connection.execute(rows).partitions():
+                plan.executemany(insert, map(tuple, some))
+        plan.execute("COMMIT")
+        self.end()
+
+    def end(self) -> None:
+        """Give the connection back."""
+        self._state.close()
 
     def reader(self) -> "IndexInDatabase":
         """Borrow a connection for each look-up."""

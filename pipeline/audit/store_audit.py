@@ -174,6 +174,7 @@ class StoreAudit:
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
         plan = AuditPlan(Path(folder) / "plan.sqlite3", self.store.files)
         self._open.callback(plan.close)
+        self._open.callback(self.store.index.end)
         with self.store.lock.between_batches():
             notes = read_notes(self.store.logs)
             failed = plan.begin(self.store.index)

@@ -11,7 +11,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+pytest.importorskip("psycopg", reason="the extra scale is not installed")
 pytest.importorskip("obstore", reason="the extra scale is not installed")
+
+import psycopg
 
 from pipeline.api.application import create_api
 from pipeline.audit import journal
@@ -124,6 +127,25 @@ def test_processes_of_their_own_open_what_the_settings_name(
     store: AuditedStore, disk: Path
 ) -> None:
     check_same(audit_store(store, processes=1), audit(disk))
+
+
+def test_an_audit_that_fails_at_its_begin_leaves_no_transaction(
+    store: AuditedStore, made: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> bool:
+        message = "the bucket does not answer"
+        raise StoreAwayError(message)
+
+    monkeypatch.setattr(store.inspection, "keeps_versions", fail)
+    with pytest.raises(StoreAwayError, match="does not answer"):
+        audit_store(store)
+    assert made.index_url is not None
+    with psycopg.connect(made.index_url.get_secret_value()) as database:
+        left = database.execute(
+            "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state LIKE 'idle in transaction%'"
+        )
+        assert left.fetchall() == []
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_what_the_server_of_tests_does_not_know_has_the_form_of_the_manual() -> 
     assert {sid for sid, each in STATEMENTS.items() if "Condition" in each} == WITH_CONDITIONS
     for sid in WITH_CONDITIONS:
         assert STATEMENTS[sid]["Action"] == "s3:PutObject"
-        condition = STATEMENTS[sid]["Condition"]
+        condition = dict(STATEMENTS[sid]["Condition"])
         # The parts of a large upload have no condition; nothing is there before its end.
         assert condition.pop("Bool") == {"s3:ObjectCreationOperation": "true"}
         assert condition.keys() == {"Null"}
