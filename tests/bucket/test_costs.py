@@ -13,7 +13,7 @@ pytest.importorskip("psycopg", reason="the extra scale is not installed")
 from pipeline.bucket.objects import Objects
 from pipeline.settings import Settings
 from pipeline.storage import shared
-from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord, next_offsets
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import create, init_key
 from tests.bucket.buckets import HASTE
@@ -38,7 +38,7 @@ GET_DOLLARS = 0.0004 / 1000
 @pytest.fixture
 def requests(
     moto: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[RunStore, Counter[str]]]:
+) -> Iterator[tuple[Settings, RunStore, Counter[str]]]:
     """Give a store of many hosts, and what counts the requests of its bucket."""
     counted: Counter[str] = Counter()
 
@@ -57,7 +57,7 @@ def requests(
         create(settings, cluster_id="cluster-1")
         init_key(settings)
         with writing(settings) as store:
-            yield store, counted
+            yield settings, store, counted
 
 
 def records(first: int, count: int) -> list[JudgedRecord]:
@@ -76,12 +76,12 @@ def records(first: int, count: int) -> list[JudgedRecord]:
 
 @pytest.mark.slow
 def test_the_costs_in_the_document_are_those_of_the_requests_that_were_counted(
-    requests: tuple[RunStore, Counter[str]],
+    requests: tuple[Settings, RunStore, Counter[str]],
 ) -> None:
-    store, counted = requests
+    settings, store, counted = requests
     sent = 0
 
-    def counts_of(batches: list[int]) -> Counter[str]:
+    def counts_of(batches: list[int], store: RunStore = store) -> Counter[str]:
         nonlocal sent
         counted.clear()
         for size in batches:
@@ -89,7 +89,7 @@ def test_the_costs_in_the_document_are_those_of_the_requests_that_were_counted(
             sent += size
         return Counter(counted)
 
-    counts_of([PARTITIONS * 4])  # a start looks at what earlier processes have left
+    began = counts_of([PARTITIONS * 4])
     found = {
         "busy": (counts_of([CHUNK] * 2), 2 * CHUNK),
         "quiet": (counts_of([1] * 24), 24),
@@ -101,3 +101,16 @@ def test_the_costs_in_the_document_are_those_of_the_requests_that_were_counted(
         dollars = (written + counts["GET"] * GET_DOLLARS) / runs * 10**6
         assert row[1] == f"{counts['PUT'] / runs:.2f}", counts
         assert float(row[2].strip("$")) == pytest.approx(dollars, rel=0.02), counts
+    with writing(settings) as started:
+        counted.clear()
+        started.follow_ledger(next_offsets(records(0, sent)))
+        taken = f"{counted['LIST']} listings and {counted['GET']} GETs"
+        following = counts_of([PARTITIONS * 4], started)
+    more = (
+        f"{began['PUT'] - following['PUT']} PUTs, {began['LIST']} listings and {began['GET']} GETs"
+    )
+    costs = " ".join(section(text_of("many-hosts.md"), "What it costs").split())
+    assert taken in costs
+    assert more in costs
+    assert not following["LIST"]
+    assert not following["GET"]
