@@ -80,9 +80,10 @@ def status(as_json: AsJson = False) -> None:
     from pipeline.storage.store import open_to_read
 
     settings = read_settings()
-    volume = {} if settings.is_shared else _volume(settings.data_dir)
+    if not settings.is_shared:
+        _warn_of_few_inodes(settings.data_dir)
     with closing(open_to_read(settings)) as store, store.faults():
-        document = _status(store, volume)
+        document = _status(store, {} if settings.is_shared else _volume(settings.data_dir))
     if as_json:
         print_json(document)
         return
@@ -92,16 +93,20 @@ def status(as_json: AsJson = False) -> None:
         print_text(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
 
 
-def _volume(root: Path) -> dict[str, Any]:
-    """Return what a store on a disk has besides."""
+def _warn_of_few_inodes(root: Path) -> None:
+    """Warn before anything is opened: SQLite makes its log beside the index."""
     read_store(root)
-    # First: without any the index cannot even be read, as SQLite makes its log beside it.
     if (room := room_of(root)).has_few_inodes:
         note(
             f"Only {room.free_inodes:,} of {room.inodes:,} inodes are left on the volume; each "
             "file of the store takes one.",
             "yellow",
         )
+
+
+def _volume(root: Path) -> dict[str, Any]:
+    """Return what a store on a disk has besides."""
+    room = room_of(root)
     return {
         "free_bytes": room.free_bytes,
         "free_inodes": room.free_inodes,

@@ -265,6 +265,6 @@ def test_the_image_reads_its_secrets_from_files(
     assert done.returncode == exit_status, done.stderr
 
 
-def test_the_readme_says_that_it_was_not_run() -> None:
+def test_the_readme_says_that_they_were_not_run() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "It was **not run**" in readme
+    assert "They were **not run**" in readme
