@@ -21,17 +21,15 @@ BEFORE, SENT, DONE = FAULTS = (
 _COMMIT = b"COMMIT\0"
 
 
-class _Client:
-    """What one client sends, message by message.
+class _Side:
+    """What one side of a connection sends, message by message.
 
-    A statement that is run often is prepared, and has its words in its first message alone.
     (postgresql.org/docs/current/protocol-message-formats.html)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_kinds: bool) -> None:
         self._rest = b""
-        self._names: set[bytes] = set()
-        self._head = 0  # The first message has no kind.
+        self._head = int(has_kinds)
 
     def messages(self, content: bytes) -> Iterator[bytes]:
         """Yield whole messages."""
@@ -42,6 +40,17 @@ class _Client:
                 return
             message, self._rest, self._head = self._rest[:length], self._rest[length:], 1
             yield message
+
+
+class _Client(_Side):
+    """What a client sends.
+
+    A statement that is run often is prepared, and has its words in its first message alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(has_kinds=False)  # The first message has none.
+        self._names: set[bytes] = set()
 
     def commits(self, message: bytes) -> bool:
         """Return whether a message asks for a COMMIT, or begins to."""
@@ -61,7 +70,8 @@ class Proxy:
     """Passes on what is sent, to a socket in the folder of a server, from one in another folder.
 
     Attributes:
-        answers: How often the server answered what was sent.
+        answers: How often the server had answered all that was asked: part of an answer, while the
+            client still asks, is none.
         choose: Which fault the next COMMIT meets; None for none.
         faults: How many met each.
     """
@@ -91,7 +101,8 @@ class Proxy:
             Thread(target=self._pass_on, args=(client, server), daemon=True).start()
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        is_asked, fault, asked = False, None, _Client()
+        fault, asked, answered = None, _Client(), _Side(has_kinds=True)
+        waiting = 1  # The first message is a question too.
         # Either side may be gone.
         with client, server, suppress(OSError):
             while True:
@@ -102,19 +113,22 @@ class Proxy:
                 if not content:
                     return
                 if source is server:
-                    self.answers += is_asked
-                    is_asked = False
+                    for message in answered.messages(content):
+                        # Ready for another question, or for the rows of a COPY.
+                        if message[:1] in {b"Z", b"G"}:
+                            waiting = max(waiting - 1, 0)
+                            self.answers += waiting == 0
                     if fault != DONE:
                         client.sendall(content)
                     elif _COMMIT in content:
                         return
                     continue
-                is_asked = True
                 for message in asked.messages(content):
                     if fault is None and asked.commits(message):
                         fault = self._meet()
                     if fault == BEFORE:
                         return
+                    waiting += message[:1] in {b"S", b"Q"}
                     server.sendall(message)
                     if fault == SENT and message[:1] in {b"S", b"Q"}:
                         return
