@@ -28,7 +28,7 @@ IDENTITY = StoreIdentity(STORE_FORMAT, "0" * 32, "cluster-1", "rmos", 1)
 _NUMBERS = count()
 _WILL = """read -r _
 pid=$(head -n 1 data/postmaster.pid 2>&-) && kill -QUIT "$pid" &&
-    while [ -e data/postmaster.pid ]; do sleep 0.02; done
+    for _ in $(seq 1500); do [ -e data/postmaster.pid ] && sleep 0.02 || break; done
 rm -rf "$PWD"
 """
 """Of a shell in the folder of a server, whose input ends with this process, whatever ends it."""
