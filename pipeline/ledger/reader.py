@@ -109,7 +109,7 @@ class LogReader:
             if (index - bundles.start) % _BUNDLES_AHEAD == 0:
                 with self._faults():
                     ahead = range(index, min(index + _BUNDLES_AHEAD, bundles.stop))
-                    fetch_tiles({self.stored: tiles_of_bundles(self.size, ahead)})
+                    fetch_tiles({self.stored: partial(tiles_of_bundles, self.size, ahead)})
             bundle = self.bundle(index)
             yield from bundle[max(start - first, 0) : stop - first]
 
@@ -201,7 +201,8 @@ class LogReader:
             IntegrityError: The tiles do not give one.
         """
         with self._faults():
-            fetch_tiles({self.stored: tiles_of_bundles(self.size, [index // TILE_WIDTH])})
+            bundle = [index // TILE_WIDTH]
+            fetch_tiles({self.stored: partial(tiles_of_bundles, self.size, bundle)})
             path = verified_path(index, self.checkpoint, self._hashes.node)
             return TlogProof(index, tuple(path), self.note)
 
@@ -213,7 +214,7 @@ class LogReader:
         """
         with self._faults():
             work = partial(root_of_size, size)
-            fetch_tiles({self.stored: tiles_of_work(self.size, work)})
+            fetch_tiles({self.stored: partial(tiles_of_work, self.size, work)})
             return root_of_size(size, self._hashes.node)
 
     def prove_consistency(self, old: Checkpoint) -> list[bytes]:
@@ -228,7 +229,7 @@ class LogReader:
             if old.size > self.size:
                 raise EvidenceError(f"expected at least {old.size} leaves, found {self.size}")
             work = partial(prove_consistency, old.size, self.size)
-            fetch_tiles({self.stored: tiles_of_work(self.size, work)})
+            fetch_tiles({self.stored: partial(tiles_of_work, self.size, work)})
             proof = prove_consistency(old.size, self.size, self._hashes.node)
             verify_consistency(old.size, self.size, proof, old.root, self.checkpoint.root)
             return proof
@@ -244,7 +245,7 @@ def _load_bundle(
 ) -> list[bytes]:
     tile = tile_at(checkpoint.size, ENTRIES, index)
     if tile not in stored.fetched:
-        fetch_tiles({stored: tiles_of_bundles(checkpoint.size, [index])})
+        fetch_tiles({stored: partial(tiles_of_bundles, checkpoint.size, [index])})
     entries = parse_bundle(tile, stored.read_tile(tile))
     check_bundle(tile, entries, hashes.tile(0, index))
     # A path holds a hash over every other leaf. Those beside it in the tile are computed

@@ -19,6 +19,7 @@ before it writes anything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.core.store.contents import StoreContents
@@ -101,7 +102,7 @@ def _sign_by_both(store: LogStore, store_id: str, signers: Sequence[NoteSigner])
                 StoredLog(locked, log): _checkpoint(log, heads.get(log.path), store_id, signers)
                 for log in logs
             }
-            fetch_tiles({log: rightmost_tiles(each.size) for log, each in checked.items()})
+            fetch_tiles({log: partial(rightmost_tiles, each.size) for log, each in checked.items()})
             swaps = {
                 stored.log.path: (heads[stored.log.path], _signed_by_both(stored, each, signers))
                 for stored, each in checked.items()

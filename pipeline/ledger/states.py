@@ -7,6 +7,7 @@ and the swap finds out whether that is still the head.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pipeline.core.store.log_store import Head, LockedLogs, Logs, LogStore
 from pipeline.ledger.log_id import LogId
@@ -135,7 +136,7 @@ class LogStates:
         sizes = self.sizes()
         fetch_tiles(
             {
-                reader.stored: tiles_of_end(reader.size, sizes.get(log, 0))
+                reader.stored: partial(tiles_of_end, reader.size, sizes.get(log, 0))
                 for log, reader in readers.items()
             }
         )

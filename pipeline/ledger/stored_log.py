@@ -1,6 +1,6 @@
 """One log as the store holds it: its checkpoint and its tiles, as unchecked bytes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pipeline.core.store.log_store import Logs, LogStore
@@ -65,17 +65,17 @@ class StoredLog:
         yield tile.full
 
 
-def fetch_tiles(wanted: Mapping[StoredLog, Iterable[Tile]]) -> None:
+def fetch_tiles(wanted: Mapping[StoredLog, Callable[[], Iterable[Tile]]]) -> None:
     """Read the tiles of some logs of one store that are wanted next, all at once.
 
-    Those that were fetched before go. A disk is asked for each tile when it is needed: it is no way
-    to another host.
+    Those that were fetched before go. A disk is asked for each tile when it is needed, as it is no
+    other host: which tiles are wanted is not even found out.
     """
     first = next(iter(wanted), None)
     if first is None or not first.store.is_shared:
         return
     kept = {
-        stored: {tile: stored.fetched.get(tile) for tile in tiles}
+        stored: {tile: stored.fetched.get(tile) for tile in tiles()}
         for stored, tiles in wanted.items()
     }
     missing = {

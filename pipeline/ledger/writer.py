@@ -29,6 +29,7 @@ acknowledged.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.core.store.files import Creation, Files, NewFile
 from pipeline.core.store.log_store import CHECKPOINT_FILE, Head, LockedLogs, LogStore
@@ -262,8 +263,8 @@ class Ledger:
         """Read what the leaves of some offsets are in, of all logs at once."""
         fetch_tiles(
             {
-                reader.stored: tiles_of_offsets(
-                    reader.size, self._states.of(log).next_offset, offsets[log]
+                reader.stored: partial(
+                    tiles_of_offsets, reader.size, self._states.of(log).next_offset, offsets[log]
                 )
                 for log, reader in readers.items()
             }
