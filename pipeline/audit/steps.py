@@ -41,7 +41,6 @@ class AuditContext:
         is_whole: Whether the scope is the whole store. Otherwise blobs are checked where a file
             names them, and no folder is listed.
         of_some_runs: Whether the scope is a list of runs, so that other names do not count.
-        sees_versions: Whether earlier versions of files are looked at.
     """
 
     opened: Callable[[], AuditedStore]
@@ -51,7 +50,6 @@ class AuditContext:
     share: float
     is_whole: bool
     of_some_runs: bool
-    sees_versions: bool = False
 
     def depth_of(self, path: str) -> Depth:
         """Return how closely the file at `path` is checked."""

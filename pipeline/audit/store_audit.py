@@ -231,7 +231,6 @@ class StoreAudit:
             share=shares[self.request.mode],
             is_whole=self.request.scope.all is not None,
             of_some_runs=self.request.scope.run_ids is not None,
-            sees_versions=self._sees_versions,
         )
 
     @property
