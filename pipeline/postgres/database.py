@@ -21,7 +21,13 @@ from pipeline.postgres.connections import (
     open_engine,
 )
 from pipeline.postgres.faults import database_faults
-from pipeline.postgres.store_row import IN_FORCE, STORE_LOCK, StoreRow, refuse_change
+from pipeline.postgres.store_row import (
+    IN_FORCE,
+    STORE_LOCK,
+    StoreRow,
+    hold_alone,
+    refuse_change,
+)
 from pipeline.postgres.text import copy_as_is, kept_rows
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
@@ -191,11 +197,8 @@ class PostgresDatabase:
         """
         with database_faults(self.name), self.engine.connect() as connection:
             begun = PostgresTransaction(connection)
-            begun.driver.autocommit = True
             try:
-                # The wait is that of a connection; but what is read in the block takes longer.
-                begun.driver.execute("SET idle_session_timeout = 0")
-                begun.driver.execute("SELECT pg_advisory_lock(%s)", (STORE_LOCK,))
+                hold_alone(begun.driver)
                 yield partial(self._replaced, begun, tables)
             finally:
                 # With its lock.

@@ -75,9 +75,7 @@ class PostgresLock:
                 was done in it was not alone.
         """
         with database_faults(name_of(self._url)), connect(self._url) as connection:
-            connection.autocommit = True
-            connection.execute("SET idle_session_timeout = 0")
-            connection.execute("SELECT pg_advisory_lock(%s)", (STORE_LOCK,))
+            hold_alone(connection)
             self._alone = connection
             yield
             (was_held,) = connection.execute(_UNLOCK, (STORE_LOCK,)).fetchone() or (False,)
@@ -105,6 +103,16 @@ class PostgresLock:
     def between_batches(self) -> AbstractContextManager[None]:
         """Do the same: the batches are those who share the lock."""
         return self.alone()
+
+
+def hold_alone(connection: psycopg.Connection[Any]) -> None:
+    """Let no batch of any host begin until this session lets go, or ends; it may be idle for long.
+
+    Each statement of the session is by itself from now on.
+    """
+    connection.autocommit = True
+    connection.execute("SET idle_session_timeout = 0")
+    connection.execute("SELECT pg_advisory_lock(%s)", (STORE_LOCK,))
 
 
 def make_row(url: str, row: StoreRow) -> None:
