@@ -1,16 +1,23 @@
 """Buckets for tests of what lies on them: the same promises as those of a disk."""
 
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from pipeline.bucket.connection import Patience
 from pipeline.bucket.files import BucketFiles
 from pipeline.bucket.log_store import BucketLogs
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.url import parse_bucket_url
+from pipeline.settings import Settings
+from pipeline.storage.store import open_to_write
 from tests.bucket.servers import BUCKET, point_at
+from tests.conftest import Servers
+from tests.e2e.equivalence.outcomes import key_file_in
 
 SCHEMES = {"moto": "s3", "versitygw": "s3", "azurite": "az", "gcs": "gs"}
 CLOUDS = [pytest.param(name, marks=pytest.mark.slow) for name in ("azurite", "gcs")]
@@ -38,6 +45,22 @@ def opened(
     objects = Objects(parse_bucket_url(url), patience)
     request.addfinalizer(objects.close)
     return objects
+
+
+def shared_settings(folder: Path, servers: Servers) -> Settings:
+    """Return the settings of a store of many hosts that is still to be made, with a key's file."""
+    return Settings(
+        store_url=f"s3://{BUCKET}/{folder.name}",
+        index_url=SecretStr(servers.get("18").new_database()),
+        ledger_key_file=key_file_in(folder),
+    )
+
+
+def commit(settings: Settings, kind: Any, records: list[Any]) -> None:
+    """Commit records as a worker of some kind does."""
+    store, ledger = open_to_write(settings)
+    with closing(kind(store, ledger=ledger)) as batches:
+        batches.commit(records)
 
 
 def files_and_logs(objects: Objects) -> tuple[BucketFiles, BucketLogs]:

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
 from pipeline.broker.local.loopback import free_port
+from tests.bucket.relay import Relay, relaying
 from tests.bucket.servers import ACCOUNT, ACCOUNT_KEY, BUCKET, built_by_go, wait_for
 
 AZURITE = "azurite@3.35.0"
@@ -100,14 +99,8 @@ def gcs_server(folder: Path) -> Iterator[str]:
     try:
         wait_for(port, process)
         _asked(port, "POST", "/storage/v1/b?project=tests", json.dumps({"name": BUCKET}).encode())
-        server = ThreadingHTTPServer(("127.0.0.1", outside), handler)
-        server.daemon_threads = True
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{outside}"
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        with relaying(handler, outside) as address:
+            yield address
     finally:
         process.kill()
         process.wait()
@@ -125,21 +118,17 @@ def _asked(
         connection.close()
 
 
-class _Translator(BaseHTTPRequestHandler):
+class _Translator(Relay):
     """Lets fake-gcs-server take a PUT of the XML API, which it has for nothing but signed URLs.
 
     It becomes an upload of the JSON API, which has the same condition as a parameter.
     (cloud.google.com/storage/docs/request-preconditions; fsouza/fake-gcs-server#331)
     """
 
-    protocol_version = "HTTP/1.1"
     upstream: int
 
-    def log_message(self, *_: object) -> None:
-        pass
-
     def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.body()
         path, headers = self.path, dict(self.headers.items())
         method = self.command
         if method == "PUT":
@@ -154,24 +143,4 @@ class _Translator(BaseHTTPRequestHandler):
             made = json.loads(content)
             answered = [("ETag", f'"{made["etag"]}"'), ("x-goog-generation", made["generation"])]
             content = b""
-        self.send_response_only(status)
-        for header, value in answered:
-            if header.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                self.send_header(header, value)
-        length = dict(answered).get("Content-Length") if self.command == "HEAD" else None
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def do_GET(self) -> None:
-        self.handle_any()
-
-    def do_PUT(self) -> None:
-        self.handle_any()
-
-    def do_HEAD(self) -> None:
-        self.handle_any()
-
-    def do_DELETE(self) -> None:
-        self.handle_any()
+        self.answer(status, content, answered)

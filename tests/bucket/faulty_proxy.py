@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Lock, Thread
-from typing import Any
+from threading import Event, Lock
 from urllib.parse import urlsplit
+
+from tests.bucket.relay import Relay, relaying
 
 FAULTS = (
     *("503", "409", "500 after it was stored"),
@@ -32,19 +32,15 @@ def one_in(number: int, seed: int, among: tuple[str, ...] = FAULTS) -> Choose:
     return choose
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Relay):
     proxy: "Proxy"
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
     def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.body()
         fault = self.proxy.choose(self.command, self.path)
         self.proxy.count(fault)
         if fault in {"503", "409", "403"}:
-            self._answer(int(fault), b"", [])
+            self.answer(int(fault), b"")
             return
         if fault == "cut before it was stored":
             self.close_connection = True
@@ -55,31 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in {"cut after it was stored", "silence after it was stored"}:
             self.close_connection = True
         elif fault == "500 after it was stored":
-            self._answer(500, b"", [])
+            self.answer(500, b"")
         else:
-            self._answer(response.status, content, response.getheaders())
-
-    def do_GET(self) -> None:
-        self.handle_any()
-
-    def do_PUT(self) -> None:
-        self.handle_any()
-
-    def do_HEAD(self) -> None:
-        self.handle_any()
-
-    def do_DELETE(self) -> None:
-        self.handle_any()
-
-    def _answer(self, status: int, content: bytes, headers: list[tuple[str, str]]) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                self.send_header(name, value)
-        length = dict(headers).get("Content-Length") if self.command == "HEAD" else None
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+            self.answer(response.status, content, response.getheaders())
 
 
 class Proxy:
@@ -126,15 +100,8 @@ def standing_before(upstream: str, choose: Choose) -> Iterator[Proxy]:
     """Let a proxy stand before a server while the block runs."""
     proxy = Proxy(upstream, choose)
     handler = type("Handler", (_Handler,), {"proxy": proxy})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    proxy.address = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.stopped.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with relaying(handler) as proxy.address:
+        try:
+            yield proxy
+        finally:
+            proxy.stopped.set()

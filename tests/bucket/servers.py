@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
+from pipeline.broker.local.loopback import free_port
 from pipeline.bucket.url import parse_bucket_url
 from pipeline.settings import Settings
 
@@ -102,9 +102,7 @@ def versitygw_server(folder: Path, *options: str, versions: Path | None = None) 
     """
     program = built_versitygw()
     (folder / BUCKET).mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pydantic import SecretStr
 
 pytest.importorskip("obstore", reason="the extra scale is not installed")
 
@@ -18,7 +17,7 @@ from pipeline.audit.rules.finding import VERSIONS_NOT_SEEN
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.store import create, init_key, open_to_read, open_to_write
+from pipeline.storage.store import create, init_key, open_to_read
 from tests.audit.audited import (
     LINK,
     LOG,
@@ -31,9 +30,9 @@ from tests.audit.audited import (
     audited_records,
     blob,
 )
-from tests.bucket.servers import BUCKET, point_at, s3_client, versitygw_server
+from tests.bucket.buckets import commit, shared_settings
+from tests.bucket.servers import point_at, s3_client, versitygw_server
 from tests.conftest import Servers
-from tests.e2e.equivalence.outcomes import key_file_in
 from tests.ledger.ledgers import STORE_ID
 
 CHECKPOINT = f"{LOG}/checkpoint"
@@ -50,20 +49,10 @@ class Made(NamedTuple):
     older: bytes
 
 
-def commit(settings: Settings, kind: Any, records: list[Any]) -> None:
-    store, ledger = open_to_write(settings)
-    with closing(kind(store, ledger=ledger)) as batches:
-        batches.commit(records)
-
-
 @pytest.fixture(scope="module")
 def made(moto: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("attacked")
-    settings = Settings(
-        store_url=f"s3://{BUCKET}/{folder.name}",
-        index_url=SecretStr(servers.get("18").new_database()),
-        ledger_key_file=key_file_in(folder),
-    )
+    settings = shared_settings(folder, servers)
     runs, others, advisories = audited_records()
     with pytest.MonkeyPatch.context() as patch:
         point_at(patch, moto)

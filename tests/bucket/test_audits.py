@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 pytest.importorskip("psycopg", reason="the extra scale is not installed")
 pytest.importorskip("obstore", reason="the extra scale is not installed")
@@ -31,7 +30,7 @@ from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.store import create, init_key, open_to_read, open_to_write
+from pipeline.storage.store import create, init_key, open_to_read
 from tests.api.conftest import api_dependencies
 from tests.audit.audited import (
     DRAWING,
@@ -48,10 +47,10 @@ from tests.audit.audited import (
     make_audited,
 )
 from tests.audit.worker.test_handler import NOW, Audits, Told
+from tests.bucket.buckets import commit, shared_settings
 from tests.bucket.servers import BUCKET, overwritten, point_at, s3_client
 from tests.cli.command_line import CommandLine, command_line
 from tests.conftest import Servers
-from tests.e2e.equivalence.outcomes import key_file_in
 from tests.ledger.ledgers import KEYS, STORE_ID
 from tests.page.conftest import HTML
 from tests.storage.stores import make_store
@@ -63,19 +62,13 @@ def fill(settings: Settings) -> None:
     init_key(settings)
     runs, others, advisories = audited_records()
     for kind, records in ((RunStore, runs), (RunStore, others), (AdvisoryStore, advisories)):
-        store, ledger = open_to_write(settings)
-        with closing(kind(store, ledger=ledger)) as batches:
-            batches.commit(records)
+        commit(settings, kind, records)
 
 
 @pytest.fixture(scope="module")
 def made(moto: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("audited")
-    settings = Settings(
-        store_url=f"s3://{BUCKET}/{folder.name}",
-        index_url=SecretStr(servers.get("18").new_database()),
-        ledger_key_file=key_file_in(folder),
-    )
+    settings = shared_settings(folder, servers)
     with pytest.MonkeyPatch.context() as patch:
         point_at(patch, moto)
         fill(settings)

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
@@ -16,14 +15,13 @@ from pipeline.storage import shared
 from pipeline.storage.batch_plan import JudgedRecord, next_offsets
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import create, init_key
-from tests.bucket.buckets import HASTE
+from tests.bucket.buckets import HASTE, shared_settings
 from tests.bucket.faulty_proxy import standing_before
-from tests.bucket.servers import BUCKET, point_at
+from tests.bucket.servers import point_at
 from tests.bucket.test_many_hosts import writing
 from tests.builders import red_request, run_request
 from tests.conftest import Servers
 from tests.docs.test_documents import rows_of, section, text_of
-from tests.e2e.equivalence.outcomes import key_file_in
 from tests.storage.stores import judged_record
 
 PARTITIONS = 12
@@ -49,11 +47,7 @@ def requests(
         point_at(monkeypatch, proxy.address)
         # A request that is sent again would be counted again.
         monkeypatch.setattr(shared, "Objects", partial(Objects, patience=HASTE))
-        settings = Settings(
-            store_url=f"s3://{BUCKET}/{tmp_path.name}",
-            index_url=SecretStr(servers.get("18").new_database()),
-            ledger_key_file=key_file_in(tmp_path),
-        )
+        settings = shared_settings(tmp_path, servers)
         create(settings, cluster_id="cluster-1")
         init_key(settings)
         with writing(settings) as store:

@@ -26,11 +26,10 @@ from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
 from pipeline.store import open_store
-from tests.bucket.buckets import IMPATIENT
+from tests.bucket.buckets import IMPATIENT, shared_settings
 from tests.bucket.faulty_proxy import one_in, standing_before
-from tests.bucket.servers import BUCKET, point_at
+from tests.bucket.servers import point_at
 from tests.conftest import Servers
-from tests.e2e.equivalence.outcomes import key_file_in
 from tests.ledger.ledgers import STORE_ID
 from tests.postgres.proxy import FAULTS
 from tests.postgres.proxy import standing_before as before_postgres
@@ -58,11 +57,7 @@ def settings(
 ) -> Settings:
     """Give the settings of a store that was made, with its key."""
     point_at(monkeypatch, server)
-    settings = Settings(
-        store_url=f"s3://{BUCKET}/{tmp_path.name}",
-        index_url=SecretStr(servers.get("18").new_database()),
-        ledger_key_file=key_file_in(tmp_path),
-    )
+    settings = shared_settings(tmp_path, servers)
     create(settings, cluster_id="cluster-1", store_id=STORE_ID)
     init_key(settings)
     monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))

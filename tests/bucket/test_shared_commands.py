@@ -31,11 +31,11 @@ from pipeline.storage.index import tables
 from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import create, init_key, open_to_read, open_to_write
+from tests.bucket.buckets import shared_settings
 from tests.bucket.servers import BUCKET, delete_key, point_at
 from tests.builders import run_request
 from tests.cli.command_line import NOBODY, CommandLine, Done, command_line
 from tests.conftest import Servers
-from tests.e2e.equivalence.outcomes import key_file_in
 from tests.evidence.proven_stores import ADVISORIES, LINKED, REQUESTS, RUNS, UPLOADED, judged
 from tests.ledger.ledgers import STORE_ID
 from tests.postgres.servers import IDENTITY, with_tables
@@ -63,12 +63,8 @@ def stores(
 ) -> dict[str, Settings]:
     """Give the settings of a store on a disk and of one of many hosts, with the same records."""
     folder = tmp_path_factory.mktemp("stores")
-    disk = Settings(data_dir=folder / "store", ledger_key_file=key_file_in(folder))
-    shared = Settings(
-        store_url=f"s3://{BUCKET}/{folder.name}",
-        index_url=SecretStr(servers.get("18").new_database()),
-        ledger_key_file=disk.ledger_key_file,
-    )
+    shared = shared_settings(folder, servers)
+    disk = Settings(data_dir=folder / "store", ledger_key_file=shared.ledger_key_file)
     (folder / "uploaded").write_bytes(UPLOADED)
     with pytest.MonkeyPatch.context() as patch:
         point_at(patch, moto)
