@@ -312,7 +312,7 @@ async def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         monkeypatch.setenv("GATE_API", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await asyncio.to_thread(module.main, [str(part)]) == 4
         finally:
             ended.set()

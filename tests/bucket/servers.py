@@ -197,7 +197,7 @@ def s3_client(
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the server answers anything at all."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()

@@ -441,7 +441,7 @@ async def test_claims_behind_a_batch_that_fails_are_put_off_for_its_reason(
     await asyncio.sleep(0)
     with structlog.testing.capture_logs() as logged:
         looking = asyncio.create_task(shop.claims.look())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while shop.worker.in_flight < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         fails.set()

@@ -267,7 +267,7 @@ UNEXPECTED_THINGS = {
 
 
 @pytest.mark.parametrize("unexpected", UNEXPECTED_THINGS)
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(120)
 def test_what_is_no_file_of_ours_under_the_name_is_different_and_stays(
     tmp_path: Path, calls: WatchedCalls, unexpected: str
 ) -> None:

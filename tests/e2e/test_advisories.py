@@ -127,7 +127,7 @@ async def test_an_advisory_published_before_its_run_is_linked_within_seconds(
             await wait_until_persisted(settings, 1)
             began = time.monotonic()
             await wait_for(settings, place, "linked")
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60
         assert await words(settings, place) == ["waiting", "linked"]
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
 

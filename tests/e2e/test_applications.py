@@ -35,7 +35,7 @@ async def test_persist_stores_and_finishes_the_batch_in_hand_on_sigterm(
     def stored() -> int:
         return len(list((settings.data_dir / "runs").rglob("*.json")))
 
-    await wait_until(lambda: stored() > 0, "some are stored", seconds=30)
+    await wait_until(lambda: stored() > 0, "some are stored")
     assert await worker.stop() == 0
     assert worker.logged("persist worker stopped")
     topics = settings.topics
@@ -44,7 +44,7 @@ async def test_persist_stores_and_finishes_the_batch_in_hand_on_sigterm(
     # Nothing is stored or published of which the offsets are not committed.
     assert sum(committed.values()) == stored() == len(events) > 0
     again = faststream_run(workers, settings, "persist")
-    await wait_until(lambda: stored() == 4000, "the others are stored", seconds=60)
+    await wait_until(lambda: stored() == 4000, "the others are stored")
     assert await again.stop() == 0
 
 

@@ -46,7 +46,7 @@ async def own_settings(mortal_broker: LocalBroker, tmp_path: Path) -> Settings:
 
 def status_of(address: str, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -78,7 +78,7 @@ async def test_a_broker_that_goes_and_comes_back_costs_a_pause_and_nothing_else(
     await wait_until(lambda: bool(worker.logged("batch stored")), "a batch in hand")
     # As a crash of its machine, in the middle of a batch.
     mortal_broker.kill()
-    await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready", seconds=15)
+    await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready")
     assert await is_status(health, "/health/live", 200)
     worker.check()
 
@@ -91,7 +91,7 @@ async def test_a_broker_that_goes_and_comes_back_costs_a_pause_and_nothing_else(
 
     # In order, while the worker has nothing to do.
     await asyncio.to_thread(mortal_broker.stop)
-    await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready", seconds=15)
+    await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready")
     await asyncio.to_thread(mortal_broker.start)
     await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3200, 3300)))
     await wait_until_consumed(settings, check=worker.check)

@@ -200,9 +200,7 @@ async def test_a_child_process_whose_worker_was_killed_before_it_began_ends_by_i
     assert await worker.ended() == -signal.SIGKILL
     child = int((tmp_path / "pid").read_text(encoding="utf-8"))
     try:
-        await wait_until(
-            lambda: not psutil.pid_exists(child), "the child process ended", seconds=15
-        )
+        await wait_until(lambda: not psutil.pid_exists(child), "the child process ended")
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
@@ -342,14 +340,14 @@ async def test_a_signal_in_the_middle_of_a_load_stops_in_order_and_loses_nothing
     store_settings: Settings, workers: WorkerPool, number: signal.Signals
 ) -> None:
     settings = store_settings
-    worker = workers.start(settings)
+    worker = workers.start(settings, RMOS_SESSION_TIMEOUT_MS="300000")
     async with load(settings) as sent:
         await wait_until_committed(settings, 500, worker.check)
         assert await worker.stop(number) == 0
     assert worker.log_lines()[-1]["event"] == "persist worker stopped"
     # It has left the group, so its successor need not wait for a time-out.
     async with persist_worker(settings):
-        await wait_until_consumed(settings, seconds=10)
+        await wait_until_consumed(settings)
     audit = await audit_store(settings)
     audit.assert_whole()
     assert audit.outcomes() == {"persisted": sent[0]}

@@ -319,7 +319,7 @@ async def test_no_broker_is_one_sentence(store_settings: Settings, workers: Work
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         worker = workers.start(store_settings, RMOS_BOOTSTRAP_SERVERS=address)
-        assert await worker.ended(seconds=20) == 6
+        assert await worker.ended() == 6
     said = only_sentence(worker.text)
     assert said.startswith(f"No Kafka broker answers at {address}")
     assert "RMOS_BOOTSTRAP_SERVERS" in said
@@ -353,7 +353,7 @@ async def test_a_worker_that_waits_for_the_lock_names_its_holder_and_can_be_stop
         holder = f"index.lock is held by process {os.getpid()} ("
         await wait_until(lambda: holder in worker.text, "the holder is named")
         worker.send(signal.SIGTERM)
-        assert await worker.ended(seconds=20.0) == 0
+        assert await worker.ended() == 0
     assert set((await committed(settings)).values()) <= {0}
     await consume_all(settings)
 

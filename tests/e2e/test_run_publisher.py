@@ -39,7 +39,7 @@ from tests.e2e.prepared_store import prepare_store
 
 pytestmark = pytest.mark.e2e
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 90.0
 
 
 def new_run_id() -> str:
@@ -450,7 +450,7 @@ async def test_stop_without_a_broker_ends_soon_and_fails_what_is_under_way(
     under_way = await publisher.send(run_request())
     started = time.monotonic()
     await publisher.stop()
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 30
     with pytest.raises(BrokerError, match="stopped before the broker confirmed"):
         await under_way.published()
     with pytest.raises(BrokerError, match="is in the log at"):

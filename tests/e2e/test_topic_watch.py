@@ -59,7 +59,7 @@ async def colleague(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 
 async def stopped_by(worker: Worker) -> str:
     fault = worker.faults[0]
-    await wait_until(fault.done, "the worker stops", seconds=30)
+    await wait_until(fault.done, "the worker stops")
     with pytest.raises(StoreNotReadyError) as caught:
         fault.result()
     assert caught.value.exit_status == 6
@@ -74,7 +74,7 @@ async def reason(worker: Worker, beginning: str) -> str:
         found[:] = [each for each in worker.reasons if each.startswith(beginning)]
         return bool(found)
 
-    await wait_until(is_there, f"a reason: {beginning}", seconds=30)
+    await wait_until(is_there, f"a reason: {beginning}")
     return found[0]
 
 

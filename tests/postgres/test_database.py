@@ -114,7 +114,7 @@ def test_two_that_believe_to_own_a_partition_take_turns(
         with index.transaction([place(2)]) as other:
             other.advance(1, {(TOPIC, 2): 1})
         assert not later.done()
-    later.result(timeout=10)
+    later.result(timeout=60)
     pool.shutdown()
     assert index.positions(1) == {(TOPIC, 0): 5, (TOPIC, 2): 1}
 
@@ -133,7 +133,7 @@ def test_who_waited_for_a_partition_sees_what_the_other_has_added(
         pool, later = beside(index, [place(0)], look)
         wait_until(lambda: is_waiting(url))
         transaction.add_runs([row("run_1")])
-    assert later.result(timeout=10) == 1
+    assert later.result(timeout=60) == 1
     pool.shutdown()
 
 
@@ -157,7 +157,7 @@ def test_a_rival_with_the_same_run_waits_and_is_first_only_if_the_other_gives_up
         wait_until(lambda: is_waiting(url))
         if not commits:
             raise failed
-    assert later.result(timeout=10) == (["run_2"] if commits else [])
+    assert later.result(timeout=60) == (["run_2"] if commits else [])
     pool.shutdown()
     first = index.find("run_2")
     assert first is not None
@@ -326,7 +326,7 @@ def test_an_epoch_or_key_is_changed_between_batches_and_ends_those_that_had_the_
             changing = pool.submit(change_row, url, new)
             wait_until(lambda: is_waiting(url))
             transaction.advance(1, {(TOPIC, 0): 1})
-        changing.result(timeout=10)
+        changing.result(timeout=60)
     with pytest.raises(StoreError, match="was changed meanwhile"):
         _advance(index, {(TOPIC, 0): 2})
     lock = PostgresLock(url)
@@ -428,8 +428,8 @@ def test_who_is_alone_waits_for_batches_and_none_begins_meanwhile(
         assert values(url, f"{states} AND pid <> pg_backend_pid()") == [("idle",)]
         assert index.positions(1) == {(TOPIC, 0): 1}
         may_go.set()
-        waiting.result(timeout=30)
-        batch.result(timeout=30)
+        waiting.result(timeout=60)
+        batch.result(timeout=60)
     assert index.positions(1) == {(TOPIC, 0): 2}
 
 

@@ -320,7 +320,7 @@ def picture(root: Path) -> dict[str, tuple[int, int, int, int]]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_known_run_with_a_damaged_file_is_corrupt_and_nothing_is_touched(
     root: Path, store: RunStore, damage: Callable[[Path], None]
 ) -> None:

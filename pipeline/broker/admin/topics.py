@@ -143,9 +143,10 @@ async def look_at_topic(admin: AIOKafkaAdminClient, topic: str) -> TopicLook | N
 
 
 async def with_retries(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
-    """Ask a group's coordinator, which after a start needs some time to load its groups.
+    """Ask a broker that may need some time until it answers.
 
-    The first question about any group also makes the broker create its offsets topic.
+    A group's coordinator loads its groups after a start, and the first question about any group
+    makes the broker create its offsets topic.
 
     Raises:
         KafkaError: It refuses, or is not ready within about 10 s.
@@ -182,13 +183,15 @@ async def wait_for_controller(admin: AIOKafkaAdminClient) -> None:
     """Wait until the cluster has a controller, which creates and deletes topics.
 
     A broker that goes on after a pause answers without any broker, until its controller has heard
-    from it. aiokafka's admin client has an AttributeError for that.
+    from it. aiokafka's admin client then has no node to ask, or an AttributeError for the
+    controller.
 
     Raises:
-        TimeoutError: It has none for ANSWER_TIMEOUT_SECONDS.
+        KafkaError: It names no broker for ANSWER_TIMEOUT_SECONDS.
+        TimeoutError: It has no controller for as long.
     """
     deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
-    while (await admin.describe_cluster())["controller_id"] < 0:
+    while (await with_retries(admin.describe_cluster))["controller_id"] < 0:
         if asyncio.get_running_loop().time() > deadline:
             raise TimeoutError("The cluster has no controller.")
         await asyncio.sleep(RETRY_SECONDS)

@@ -33,7 +33,7 @@ class Socket:
         reader, writer = await asyncio.open_connection(*self.address)
         try:
             writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await (reader.readuntil(until.encode()) if until else reader.read())
         finally:
             writer.close()
@@ -208,7 +208,7 @@ async def test_a_body_that_is_taken_is_asked_for(raw: Socket) -> None:
     reader, writer = await asyncio.open_connection(*raw.address)
     head = f"PUT {RUNS}/attachments/{sha256('x')} HTTP/1.1\r\n{HOST}\r\nContent-Length: 1\r\n"
     writer.write((head + "Expect: 100-continue\r\nConnection: close\r\n\r\n").encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         writer.write(b"x")
         assert (await reader.read()).startswith(b"HTTP/1.1 201 ")

@@ -214,7 +214,7 @@ async def test_a_body_that_trickles_is_given_up(tmp_path: Path) -> None:
             await asyncio.sleep(0.02)
 
     async with api_over(tmp_path / "store", api_idle_seconds=0.2) as api:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answer = await api.put(sha256("x"), trickle())
         assert refusal(answer) == (408, "REQUEST_TIMEOUT")
         assert answer.headers["connection"] == "close"
@@ -245,7 +245,7 @@ async def test_a_client_that_takes_no_piece_of_its_answer_in_time_is_given_up(
 
     async with api_over(tmp_path / "store", api_idle_seconds=0.05) as api:
         with pytest.raises(SlowClientError):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await api.app(_asked(), _nothing, send)
 
 
@@ -284,7 +284,7 @@ async def test_a_piece_that_waits_is_cancelled_with_its_request(tmp_path: Path) 
 
     async with api_over(tmp_path / "store") as api:
         asking = asyncio.create_task(api.app(_asked(), _nothing, send))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waits.wait()
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):

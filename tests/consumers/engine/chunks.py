@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchResult
 
 TOPIC = "rmos.runs.requests"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 STEPS = ("judge", "write", "store", "publish", "commit")
 
 

@@ -82,7 +82,7 @@ def test_a_worker_with_a_reason_is_not_ready(server: HealthServer, standing: Sta
 
 def answer(server: HealthServer) -> tuple[int, object]:
     try:
-        with urllib.request.urlopen(f"http://{server.address}/health/ready", timeout=5) as got:
+        with urllib.request.urlopen(f"http://{server.address}/health/ready", timeout=60) as got:
             return got.status, json.load(got)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

@@ -23,7 +23,7 @@ from tests.e2e.kafka_reading import wait_until
 from tests.e2e.runbook.units import Units
 from tests.e2e.worker_processes import RMOS, STOP_SECONDS
 
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 90.0
 """How long what only looks is asked again: a person looks again as well."""
 
 _LOOKS = re.compile(
@@ -163,7 +163,7 @@ class Drill:
             return difference([*before, "..."], printed()) is None
 
         try:
-            await wait_until(is_there, "what the document shows before Ctrl-C", seconds=40)
+            await wait_until(is_there, "what the document shows before Ctrl-C")
             await self.before_interrupt()
             process.send_signal(signal.SIGINT)
             await wait_until(lambda: process.poll() is not None, "the end", seconds=STOP_SECONDS)

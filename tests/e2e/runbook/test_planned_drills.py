@@ -30,6 +30,8 @@ pytestmark = pytest.mark.e2e
 PAGE = "planned.md"
 FIRST, SECOND = "rmos-persist@1", "rmos-persist@2"
 PUBLISH_SECONDS = 0.02
+LONG_SESSION_MS = 90_000
+"""Longer than any machine takes for the drill: a partition that waits so long is seen."""
 
 
 @asynccontextmanager
@@ -69,6 +71,7 @@ async def test_a_new_version_without_a_gap(drill: Drill) -> None:
         drill.units.own[name] = {
             "RMOS_METRICS_PORT": str(here),
             "RMOS_INSTANCE": f"persist-{number}",
+            "RMOS_SESSION_TIMEOUT_MS": str(LONG_SESSION_MS),
         }
         drill.units.start(name)
     async with publishing(settings) as sent:
@@ -84,7 +87,7 @@ async def test_a_new_version_without_a_gap(drill: Drill) -> None:
         for each in await read_topic(settings, settings.topics.run_requests)
     }
     waits_ms = [told[0].timestamp - requested[place] for place, told in audit.events.items()]
-    assert max(waits_ms) < settings.session_timeout_ms
+    assert max(waits_ms) < LONG_SESSION_MS
 
 
 def all_kinds(total: int) -> list[Sending]:
