@@ -75,16 +75,18 @@ async def _measure_all(
         print_latency(console, latency)
         found["latency_ms"] = asdict(latency)
     if options.growth:
-        steps = await measure_growth(
+        steps, pairs = await measure_growth(
             broker,
             folder,
             runs=options.growth,
             step=options.records,
+            turns=options.turns,
             random_dates=options.random_dates,
             tell=_tell,
         )
-        print_growth(console, steps)
+        print_growth(console, steps, pairs)
         found["growth"] = [asdict(step) for step in steps]
+        found["turns"] = [[asdict(each) for each in pair] for pair in pairs]
     return found
 
 
@@ -115,6 +117,9 @@ def _options() -> argparse.Namespace:
         default=0,
         metavar="RUNS",
         help="let one worker take so many, in steps of --records; 0 for none",
+    )
+    parser.add_argument(
+        "--turns", type=int, default=5, help="of the grown store and a new one, behind --growth"
     )
     parser.add_argument(
         "--against",

@@ -42,19 +42,27 @@ def print_race(console: Console, results: Sequence[Result]) -> None:
     )
 
 
-def print_growth(console: Console, steps: Sequence[Result]) -> None:
-    """Print a line for each step of one worker, and the last step to the first."""
+def print_growth(
+    console: Console, steps: Sequence[Result], pairs: Sequence[tuple[Result, Result]]
+) -> None:
+    """Print a line for each step of one worker, and what its last steps are to a new store's."""
     _print_runs(
         console,
         "One worker, step by step: runs in the store after each",
         {f"{step.records * step.round:,}": [step] for step in steps},
     )
-    first, last = steps[0], steps[-1]
-    console.print(
-        f"Last step to the first: CPU {last.cpu_us / first.cpu_us:.2f} ({FLAT}), records/s "
-        f"{last.rate / first.rate:.2f} ({FLAT}), peak RSS {last.peak_rss_mb:.0f} MB "
-        "(≤ 250, flat)"
-    )
+    if pairs:
+        new, grown = zip(*pairs, strict=True)
+        _print_runs(console, "In turns", {"a new store": new, "the grown store": grown})
+        for figure, ratios in (
+            ("CPU", [b.cpu_us / a.cpu_us for a, b in pairs]),
+            ("records/s", [b.rate / a.rate for a, b in pairs]),
+        ):
+            each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+            console.print(
+                f"The grown store to a new one: {figure} {median(ratios):.2f} ({FLAT}; {each})"
+            )
+    console.print(f"Peak RSS {steps[-1].peak_rss_mb:.0f} MB (≤ 250, flat)")
 
 
 def _print_runs(console: Console, title: str, rows: Mapping[str, Sequence[Result]]) -> None:
