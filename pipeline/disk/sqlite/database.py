@@ -78,10 +78,10 @@ class SqliteDatabase:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._file: tuple[int, int] | None = None
-        self._hold(path, file.open_engine(path), partial(open_beside, path))
+        self._hold(path, partial(open_beside, path), file.open_engine(path))
         try:
             file.check_is_file(path)
-            file.prepare(self.engine, path, schema, may_be_new=may_be_new)
+            file.prepare(self._writer, path, schema, may_be_new=may_be_new)
             self._file = _identity(path)
         except BaseException:
             self.close()
@@ -92,14 +92,17 @@ class SqliteDatabase:
         """Open the file at `path` for reading alone, or none where none is made yet."""
         opened = cls.__new__(cls)
         connect = partial(open_to_read, path) if is_made else partial(open_nothing, schema.metadata)
-        opened._hold(path, file.open_reading_engine(connect), connect)
+        opened._hold(path, connect)
         opened._file = _identity(path) if is_made else None
         return opened
 
-    def _hold(self, path: Path, engine: Engine, connect: Callable[[], ReadConnection]) -> None:
+    def _hold(
+        self, path: Path, connect: Callable[[], ReadConnection], writer: Engine | None = None
+    ) -> None:
         self._path = path
         self._root = path.parent
-        self.engine = engine
+        self.engine = file.open_reading_engine(connect)
+        self._writer = writer or self.engine
         self._look_ups = file.ReadConnections(connect)
 
     @property
@@ -122,6 +125,7 @@ class SqliteDatabase:
         """Close every connection."""
         self._look_ups.close()
         self.engine.dispose()
+        self._writer.dispose()
 
     @contextmanager
     def transaction(
@@ -137,7 +141,7 @@ class SqliteDatabase:
             questions: What it asks first: queries, and their values by name.
         """
         turn = self._turn() if places else nullcontext()
-        with store_faults(self._root), turn, self.engine.connect() as connection:
+        with store_faults(self._root), turn, self._writer.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield SqliteTransaction(connection, questions)
@@ -181,7 +185,7 @@ class SqliteDatabase:
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""
-        with store_faults(self._root), self.engine.connect() as connection:
+        with store_faults(self._root), self._writer.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

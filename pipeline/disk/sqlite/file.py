@@ -47,12 +47,14 @@ def check_is_file(path: Path) -> None:
 
 
 def open_engine(path: Path) -> Engine:
-    """Return an engine whose connections keep the journal and the keys as the store needs them."""
+    """Return an engine that writes; its connection keeps the journal and the keys as it must."""
     # Transactions are begun by statements, so the driver must not begin any itself.
     engine = create_engine(
         # Not as text, in which a `?` of the path would begin options.
         URL.create("sqlite", database=str(path)),
         paramstyle="named",
+        # Two that took turns would read all pages again each time, as the other has written.
+        pool_size=1,
         connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None},
     )
 

@@ -1,7 +1,6 @@
 """The index: what a row keeps, who begins and ends a transaction, and what is refused."""
 
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -400,9 +399,9 @@ def test_the_window_that_a_group_had_for_all_partitions_goes(any_index: RunIndex
 
 
 def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
-    with index.reading() as connection:
+    with index.transaction([]) as transaction:
         settings = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            name: transaction.connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     full = 2
@@ -410,27 +409,25 @@ def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
 
 
 def test_the_page_cache_and_the_log_are_bounded(index: RunIndex) -> None:
-    with index.reading() as connection:
+    with index.transaction([]) as transaction:
         bounds = [
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            transaction.connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("cache_size", "cache_spill", "wal_autocheckpoint")
         ]
     # KiB where negative, else pages of 4 KiB.
     assert bounds == [-16_384, 10_000, 16_000]
 
 
-def test_connections_of_other_threads_are_set_up_alike(index: RunIndex) -> None:
-    found: list[int] = []
+def test_reads_beside_a_batch_leave_the_next_one_its_connection(index: RunIndex) -> None:
+    # Of two that wrote in turn each would read again what the other has changed, and that is all.
+    def written_by() -> object:
+        with index.transaction([]) as transaction, index.reading():
+            return transaction.connection.connection.driver_connection
 
-    def look() -> None:
-        with index.reading() as connection:
-            found.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
-
+    first = written_by()
     with index.reading():
-        thread = threading.Thread(target=look)
-        thread.start()
-        thread.join()
-    assert found == [2]
+        assert written_by() is first
+    assert written_by() is first
 
 
 def test_a_look_up_cannot_write_and_a_fault_of_it_is_one_of_the_store(index: RunIndex) -> None:
