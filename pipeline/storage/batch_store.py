@@ -26,9 +26,10 @@ Events, dead letters and offsets come after: they are the consumer's.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -332,12 +333,16 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         files = self._new_files(plan.new_files(), attachments)
         if self.ledger is None or not leaves:
             creations = self._files.create(files, written)
+            forget_awaited(self._files, attachments)
         else:
             with self.ledger.appending(leaves) as batch:  # 3.
                 creations = self._files.link([*files, *batch.files], written)  # 4.
-                batch.publish(creations)  # 5.
-        # Not before the names of the blobs are durable: a note outlives a power cut too.
-        forget_awaited(self._files, attachments)
+                steps: list[Callable[[], object]] = [partial(batch.publish, creations)]  # 5.
+                # A note outlives a power cut too: on a disk it stays until the blobs have durable
+                # names, and in a bucket they have them.
+                steps += [partial(forget_awaited, self._files, attachments)] if attachments else []
+                for _ in self._files.at_once(lambda step: step(), steps):
+                    pass
         return creations
 
     def _new_files(self, files: list[NewFile], attachments: Sequence[str]) -> list[NewFile]:
