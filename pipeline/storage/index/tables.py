@@ -117,7 +117,7 @@ runs = Table(
     Column("request_sha256", String, nullable=False),
     *_source_columns(),
     # One for each filter of the listing, each in the order of the listing: no query walks over
-    # more rows than fit its filter.
+    # more rows than fit one of its filters.
     Index("runs_newest_first", "created_at_us", "run_id"),
     *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
 )

@@ -330,7 +330,9 @@ def in_plain_python(rows: list[tuple[str, int, str, str]], wanted: RunFilter) ->
         for run_id, _, tool_id, status in sorted(
             rows, key=lambda row: (row[1], row[0]), reverse=True
         )
-        if tool_id.startswith(wanted.tool_id_prefix or "") and wanted.status in {None, status}
+        if tool_id.startswith(wanted.tool_id_prefix or "")
+        and wanted.tool_id in {None, tool_id}
+        and wanted.status in {None, status}
     ]
 
 
@@ -378,7 +380,7 @@ PREFIXES = ["", "s", "saw", "saw:", "saw:b", "sä", "S", "t"]
     ),
     budget=strategies.sampled_from([1, 2, 4, 1000]),
 )
-def test_a_prefix_lists_what_plain_python_finds_page_by_page(
+def test_filters_list_what_plain_python_finds_page_by_page(
     kept_index: RunIndex,
     row: dict[str, Any],
     found: list[tuple[int, str, bool]],
@@ -390,16 +392,18 @@ def test_a_prefix_lists_what_plain_python_finds_page_by_page(
     ]
     fill(kept_index, row, rows)
 
-    def holds(case: tuple[str, str | None, int]) -> None:
-        prefix, status, limit = case
-        wanted = {"tool_id_prefix": prefix, "status": status}
+    def holds(case: tuple[dict[str, str], str | None, int]) -> None:
+        tools, status, limit = case
+        wanted = {**tools, "status": status}
         with kept_index.looking_up() as connection:
             listed = walk(connection, **wanted, limit=limit)
         assert listed == in_plain_python(rows, RunFilter.of(**wanted))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listing, "_FIRST_BUDGET", budget)
-        assert offenders(holds, product(PREFIXES, [None, "BLOCKED"], [2, 50])) == []
+        tools = [{"tool_id_prefix": prefix} for prefix in PREFIXES]
+        tools += [{"tool_id": "saw:a"}, {"tool_id": "s"}]
+        assert offenders(holds, product(tools, [None, "BLOCKED"], [2, 50])) == []
 
 
 @settings(max_examples=30)
@@ -469,6 +473,34 @@ def test_a_page_takes_no_more_steps_in_a_larger_index(
             for cursor in (None, listing._write_cursor(time, run_id)):
                 page = list_runs(connection, RunFilter(**wanted, cursor=cursor))
                 assert len(page.items) == 50
+            connection.set_progress_handler(None, 0)
+    assert steps[1] < 1.5 * steps[0], steps
+
+
+@pytest.mark.parametrize("wanted", [{"tool_id": "rare"}, {"status": "BLOCKED"}], ids=str)
+def test_two_filters_take_as_long_as_the_one_with_fewer_runs(
+    template: tuple[RunIndex, dict[str, Any]],
+    wanted: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All other runs fit the other filter; what is asked for are the oldest ten."""
+    monkeypatch.setattr(listing, "_FIRST_BUDGET", 100)
+    index, row = template
+    asked = {"tool_id": "usual", "status": "OK", **wanted}
+    steps = []
+    for count in (500, 2_000):
+        rare = (asked["tool_id"], asked["status"])
+        tools = [rare if number < 10 else ("usual", "OK") for number in range(count)]
+        rows = [(f"run_{n:06d}", 10**15 + n, *tool) for n, tool in enumerate(tools)]
+        fill(index, row, rows)
+        steps.append(0)
+
+        def step() -> None:
+            steps[-1] += 1
+
+        with index.looking_up() as connection:
+            connection.set_progress_handler(step, 10)
+            assert len(list_runs(connection, RunFilter(**asked)).items) == 10
             connection.set_progress_handler(None, 0)
     assert steps[1] < 1.5 * steps[0], steps
 
