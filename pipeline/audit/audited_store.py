@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, func, select
 
 from pipeline.audit import queries
+from pipeline.audit.rules.parts import Extent
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Inspection, NotAFileError
 from pipeline.disk.contents import disk_contents
@@ -61,14 +62,21 @@ class AuditedIndex(Protocol):
     def begin(self, plan: ScratchDatabase) -> str | None:
         """Begin to read the rows as they are now; return why they cannot be read, if so."""
 
-    def copy(self, plan: ScratchDatabase) -> str | None:
-        """Copy the rows that `begin` sees into a plan; return why they cannot be read, if so."""
+    def copy(self, plan: ScratchDatabase, extent: Extent) -> str | None:
+        """Copy the rows that `begin` sees into a plan; return why they cannot be read, if so.
+
+        Of an extent that is not everything: of runs made on its dates, and of those that the plan
+        wants; with what has no date, also of advisories without a run.
+        """
 
     def end(self) -> None:
         """Let go of what `begin` sees, however far an audit came; a second time of nothing."""
 
     def reader(self) -> RowReader:
         """Open it for look-ups."""
+
+    def known_runs(self, run_ids: Sequence[str]) -> set[str]:
+        """Return those of `run_ids` that have a row by now, as far as can be read."""
 
     def requests_of_runs(self, hashes: Sequence[str]) -> set[str]:
         """Return those of `hashes` that are of the request of a run, as far as can be read."""
@@ -160,10 +168,19 @@ class IndexInFile:
             return str(error)
         return None
 
-    def copy(self, plan: ScratchDatabase) -> str | None:
+    def copy(self, plan: ScratchDatabase, extent: Extent) -> str | None:
         """Copy the rows from file to file."""
+
+        def next_us(least_us: int) -> int | None:
+            found: int | None = plan.execute(queries.NEXT_MADE, (least_us,)).fetchone()[0]
+            return found
+
         try:
-            for statement in queries.COPY_ROWS:
+            for span in extent.spans(next_us):
+                plan.execute(queries.WANT_MADE, span)
+            if extent.takes_rest and not extent.is_everything:
+                plan.execute(queries.WANT_REST)
+            for statement in queries.COPY_ROWS if extent.is_everything else queries.COPY_WANTED:
                 plan.execute(statement)
             plan.execute("COMMIT")
             plan.execute("DETACH store")
@@ -180,6 +197,11 @@ class IndexInFile:
     def reader(self) -> "FileReader":
         """Open the file."""
         return FileReader(read_only(self._root / INDEX_FILE))
+
+    def known_runs(self, run_ids: Sequence[str]) -> set[str]:
+        """Return those of `run_ids` that have a row by now, as far as can be read."""
+        left = rows_left(self._root, queries.INDEX_KNOWN, (json.dumps(run_ids),))
+        return {row[0] for row in left}
 
     def requests_of_runs(self, hashes: Sequence[str]) -> set[str]:
         """Return those of `hashes` that are of the request of a run, as far as can be read."""
@@ -220,7 +242,7 @@ _COPIED: Final[tuple[tuple[str, Select[Any]], ...]] = tuple(
             (
                 *(runs.c.run_id, runs.c.artifact_path, runs.c.artifact_sha256, runs.c.size_bytes),
                 *(runs.c.status, runs.c.request_sha256, runs.c.source_epoch, runs.c.source_topic),
-                *(runs.c.source_partition, runs.c.source_offset),
+                *(runs.c.source_partition, runs.c.source_offset, runs.c.created_at_us),
             ),
         ),
         (
@@ -235,6 +257,20 @@ _COPIED: Final[tuple[tuple[str, Select[Any]], ...]] = tuple(
         ("attachment_rows", (attachments.c.run_id, attachments.c.sha256)),
     )
 )
+_COPIED_WANTED: Final = tuple(
+    (insert, rows.where(rows.selected_columns.run_id.in_(select(each_of("run_ids")))))
+    for insert, rows in _COPIED
+)
+_NEXT_MADE: Final = select(func.min(runs.c.created_at_us)).where(
+    runs.c.created_at_us >= bindparam("least")
+)
+_MADE: Final = select(runs.c.run_id).where(
+    runs.c.created_at_us >= bindparam("start"), runs.c.created_at_us < bindparam("end")
+)
+_OF_NO_RUN: Final = select(advisories.c.run_id).where(
+    ~select(runs.c.run_id).where(runs.c.run_id == advisories.c.run_id).exists()
+)
+_KNOWN: Final = select(runs.c.run_id).where(runs.c.run_id.in_(select(each_of("run_ids"))))
 _OF_RUNS: Final = tuple(
     (table.name, select(table).where(table.c.run_id.in_(select(each_of("run_ids")))))
     for table in (runs, attachments, withheld_blobs, withheld_payloads, advisories)
@@ -259,14 +295,32 @@ class IndexInDatabase:
         connection.execute(select(runs.c.run_id).limit(1))
         self._connection = connection.execution_options(yield_per=_COPIED_AT_ONCE)
 
-    def copy(self, plan: ScratchDatabase) -> None:
+    def copy(self, plan: ScratchDatabase, extent: Extent) -> None:
         """Copy the rows, some thousands at a time."""
         plan.execute("BEGIN")
-        for insert, rows in _COPIED:
-            for some in self._connection.execute(rows).partitions():
-                plan.executemany(insert, map(tuple, some))
+        if extent.is_everything:
+            for insert, rows in _COPIED:
+                self._add(plan, insert, rows)
+        else:
+            for start, end in extent.spans(self._next_us):
+                self._add(plan, queries.WANT, _MADE, start=start, end=end)
+            if extent.takes_rest:
+                self._add(plan, queries.WANT, _OF_NO_RUN)
+            wanted = plan.execute(queries.WANTED)
+            while some := wanted.fetchmany(_COPIED_AT_ONCE):
+                run_ids = json.dumps([run_id for (run_id,) in some])
+                for insert, rows in _COPIED_WANTED:
+                    self._add(plan, insert, rows, run_ids=run_ids)
         plan.execute("COMMIT")
         self.end()
+
+    def _add(self, plan: ScratchDatabase, insert: str, rows: Select[Any], **bound: object) -> None:
+        for some in self._connection.execute(rows, bound).partitions():
+            plan.executemany(insert, map(tuple, some))
+
+    def _next_us(self, least_us: int) -> int | None:
+        found: int | None = self._connection.execute(_NEXT_MADE, {"least": least_us}).scalar()
+        return found
 
     def end(self) -> None:
         """Give the connection back."""
@@ -286,8 +340,15 @@ class IndexInDatabase:
                 text = driver_text(query, connection.dialect_name)
                 yield name, connection.execute(text, {"run_ids": json.dumps(run_ids)}).fetchall()
 
+    def known_runs(self, run_ids: Sequence[str]) -> set[str]:
+        """Return those of `run_ids` that have a row by now."""
+        return self._found(_KNOWN, "run_ids", run_ids)
+
     def requests_of_runs(self, hashes: Sequence[str]) -> set[str]:
         """Return those of `hashes` that are of the request of a run."""
+        return self._found(_REQUESTS, "hashes", hashes)
+
+    def _found(self, query: Select[Any], name: str, values: Sequence[str]) -> set[str]:
         with self._database.looking_up() as connection:
-            text = driver_text(_REQUESTS, connection.dialect_name)
-            return {row[0] for row in connection.execute(text, {"hashes": json.dumps(hashes)})}
+            text = driver_text(query, connection.dialect_name)
+            return {row[0] for row in connection.execute(text, {name: json.dumps(values)})}

@@ -6,16 +6,20 @@ file is temporary: an audit that resumes makes it again from the logs.
 
 The rows of the store's index are copied too, as of the moment of the logs' checkpoints: they are
 compared with the leaves, and stand in where there are none.
+
+An audit of some dates or runs keeps rows and leaves of these alone. Of a run that a row of the
+dates, or a name in their folders, is of, all leaves are kept, whatever their date.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pipeline.audit import queries
 from pipeline.audit.audited_store import AuditedIndex
+from pipeline.audit.rules.parts import Extent
 from pipeline.core.layout import ArtifactPath, parse_path
 from pipeline.core.store.files import ReadableFiles
 from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError
@@ -29,6 +33,9 @@ RunRow: TypeAlias = tuple[str | None, bool, str, str | None, int | None, int, in
 
 AdvisoryRow: TypeAlias = tuple[str | None, str, bool, str | None, int, int, int]
 """run_id, advisory_id, whether of kind advisory, link_sha256, broker time, number, offset."""
+
+
+_WANTED_ALONE: Final = Extent(AuditScope.model_construct(run_ids=[]))
 
 
 class ExpectedFile(NamedTuple):
@@ -58,18 +65,33 @@ class ExpectedFile(NamedTuple):
 class AuditPlan:
     """The file, while it is filled; one thread at a time."""
 
-    def __init__(self, path: Path, files: ReadableFiles) -> None:
-        """Make it at `path`, for an audit of the store with these files."""
+    def __init__(self, path: Path, files: ReadableFiles, extent: Extent) -> None:
+        """Make it at `path`, for an audit that looks at a part of the store with these files."""
         self.path = path
         self.has_rows = False
+        self._extent = extent
+        self._has_date = cache(extent.has_date)
+        self._reads_strays = False
+        self._index: AuditedIndex | None = None
         self._distrusted: set[int] = set()
         self._db = _with_date_of(ScratchDatabase.make(path))
         self._db.create_function("is_gone", 1, partial(is_gone, files))
+        self._db.create_function("is_dated", 1, self._is_dated)
         self._db.executescript(queries.TABLES)
+
+    def _is_dated(self, date: str) -> bool:
+        """Return whether leaves of a date are kept for their date."""
+        return not self._reads_strays and self._has_date(date)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def want(self, run_ids: Iterable[str]) -> None:
+        """Keep rows and leaves of these runs too, whatever date they have; before the moment."""
+        self._db.execute("BEGIN")
+        self._db.executemany(queries.WANT, ((run_id,) for run_id in run_ids))
+        self._db.execute("COMMIT")
 
     def begin(self, index: AuditedIndex) -> str | None:
         """Begin to read the index as it is now; return why it cannot be read, if so."""
@@ -77,9 +99,27 @@ class AuditPlan:
 
     def copy_rows(self, index: AuditedIndex) -> str | None:
         """Copy the rows that `begin` sees; return why they cannot be read, if so."""
-        failed = index.copy(self._db)
+        failed = index.copy(self._db, self._extent)
         self.has_rows = failed is None
+        self._index = index if self.has_rows else None
         return failed
+
+    def wants_strays(self) -> bool:
+        """Return whether leaves are to be read again, once all were: of runs that are strays.
+
+        Those are runs of which a leaf is kept for its date, and neither a row nor a file said
+        that they are of that date. From now on leaves of theirs alone are kept.
+        """
+        if not self._extent.is_everything:
+            self._db.execute(queries.FIND_STRAYS)
+        if self.value(queries.HAS_STRAYS) is None:
+            return False
+        for statement in queries.WANT_STRAYS:
+            self._db.execute(statement)
+        self._reads_strays = True
+        if self._index is not None and self._index.begin(self._db) is None:
+            self._index.copy(self._db, _WANTED_ALONE)
+        return True
 
     @property
     def knows_runs(self) -> bool:
@@ -109,10 +149,28 @@ class AuditPlan:
         self, log: int, runs: Sequence[RunRow], advisories: Sequence[AdvisoryRow]
     ) -> None:
         """Add leaves of the log with this number."""
+        add_runs, add_advisories = queries.ADD_RUN_LEAVES, queries.ADD_ADVISORY_LEAVES
+        add_rest, rest = add_advisories, list[AdvisoryRow]()
+        if not self._extent.is_everything:
+            add_runs, add_advisories = queries.ADD_WANTED_RUN_LEAVES, queries.ADD_WANTED_ADVISORIES
+            advisories, rest = self._without_rest(advisories)
         self._db.execute("BEGIN")
-        self._db.executemany(queries.ADD_RUN_LEAVES.format(log), runs)
-        self._db.executemany(queries.ADD_ADVISORY_LEAVES.format(log), advisories)
+        self._db.executemany(add_runs.format(log), runs)
+        self._db.executemany(add_advisories.format(log), advisories)
+        self._db.executemany(add_rest.format(log), rest)
         self._db.execute("COMMIT")
+
+    def _without_rest(
+        self, advisories: Sequence[AdvisoryRow]
+    ) -> tuple[list[AdvisoryRow], list[AdvisoryRow]]:
+        """Return `advisories`, and apart those that are kept here as no row says of which date."""
+        known = {run_id for run_id, *_ in advisories if run_id is not None}
+        if self._extent.takes_rest and not self._reads_strays:
+            known = set() if self._index is None else self._index.known_runs(list(known))
+        return (
+            [row for row in advisories if row[0] in known],
+            [row for row in advisories if row[0] not in known],
+        )
 
     def distrust(self, log: int, first: int, last: int) -> None:
         """Discard the leaves from `first` to `last`: the root does not cover them.
@@ -124,16 +182,21 @@ class AuditPlan:
             self._db.execute(statement, (log, first, last))
         self._distrusted.add(log)
 
-    def resolve(self, scope: AuditScope, *, has_logs: bool) -> None:
+    def resolve(self, *, has_logs: bool) -> None:
         """Resolve leaves and rows, once all are there, to the files that are expected."""
+        scope = self._extent.scope
         self._db.execute("BEGIN")
-        self._db.execute(queries.ASK_FOR_ALL, (scope.all is not None,))
+        extent = self._extent
+        self._db.execute(queries.ASK_FOR_ALL, (extent.is_everything, extent.takes_rest))
         self._db.executemany(queries.ASK_FOR_DATE, [(date,) for date in scope.dates or ()])
         self._db.executemany(queries.ASK_FOR_RUN, [(run_id,) for run_id in scope.run_ids or ()])
         # Rows stand for the leaves of logs that are not as they were written, or of all logs.
         for log in sorted(self._distrusted) if has_logs else (None,):
             for statement in queries.LEAVES_OF_ROWS:
                 self._db.execute(statement, {"log": log})
+        if extent.part is not None:
+            self._reads_strays = False
+            self._db.execute(queries.ASK_FOR_DATES)
         for statement in (*queries.RESOLVE, *queries.EXPECT):
             self._db.execute(statement)
         self._db.execute("COMMIT")

@@ -33,7 +33,8 @@ CREATE TABLE advisory_leaves (run_id TEXT, advisory_id TEXT, is_advisory INTEGER
     broker_ms INTEGER, log INTEGER, number INTEGER, offset INTEGER);
 CREATE TABLE run_rows (run_id TEXT PRIMARY KEY, artifact_path TEXT, sha256 TEXT,
     size_bytes INTEGER, status TEXT, request_sha256 TEXT,
-    epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER) WITHOUT ROWID;
+    epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER, created_at_us INTEGER)
+    WITHOUT ROWID;
 CREATE TABLE advisory_rows (run_id TEXT, advisory_id TEXT, link_sha256 TEXT, link_path TEXT,
     content_sha256 TEXT, epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER,
     PRIMARY KEY (run_id, advisory_id)) WITHOUT ROWID;
@@ -49,24 +50,36 @@ CREATE TABLE expected (date TEXT, name TEXT, kind TEXT, sha256 TEXT, size_bytes 
 CREATE TABLE archived (date TEXT, log INTEGER, next_offset INTEGER, PRIMARY KEY (date, log))
     WITHOUT ROWID;
 CREATE TABLE blobs (path TEXT PRIMARY KEY, named_by TEXT) WITHOUT ROWID;
-CREATE TABLE scope (is_whole INTEGER);
+CREATE TABLE scope (is_whole INTEGER, takes_rest INTEGER);
 CREATE TABLE dates_asked (date TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE runs_asked (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE wanted (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE strays (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 ATTACH_INDEX: Final = "ATTACH 'file:{0}?mode=ro' AS store"
 INDEX_VERSION: Final = "PRAGMA store.user_version"
 FIRST_READ: Final = "SELECT 1 FROM store.runs LIMIT 1"
-COPY_ROWS: Final = (
+_COPY_ROWS: Final = (
     """INSERT INTO run_rows SELECT run_id, artifact_path, artifact_sha256,
     size_bytes, status, request_sha256,
-    source_epoch, source_topic, source_partition, source_offset
-    FROM store.runs ORDER BY run_id""",
+    source_epoch, source_topic, source_partition, source_offset, created_at_us
+    FROM {0}store.runs {1} ORDER BY run_id""",
     """INSERT INTO advisory_rows SELECT run_id, advisory_id, link_sha256, link_path, content_sha256,
     source_epoch, source_topic, source_partition, source_offset
-    FROM store.advisories ORDER BY run_id, advisory_id""",
-    "INSERT INTO attachment_rows SELECT run_id, sha256 FROM store.attachments",
+    FROM {0}store.advisories {1} ORDER BY run_id, advisory_id""",
+    "INSERT INTO attachment_rows SELECT run_id, sha256 FROM {0}store.attachments {1}",
 )
+COPY_ROWS: Final = [each.format("", "") for each in _COPY_ROWS]
+# From the runs that are wanted to their rows: SQLite keeps the order of a CROSS JOIN.
+COPY_WANTED: Final = [each.format("wanted CROSS JOIN ", "USING (run_id)") for each in _COPY_ROWS]
+NEXT_MADE: Final = "SELECT min(created_at_us) FROM store.runs WHERE created_at_us >= ?"
+WANT_MADE: Final = """INSERT OR IGNORE INTO wanted
+    SELECT run_id FROM store.runs WHERE created_at_us >= ? AND created_at_us < ?"""
+WANT_REST: Final = """INSERT OR IGNORE INTO wanted
+    SELECT run_id FROM store.advisories WHERE run_id NOT IN (SELECT run_id FROM store.runs)"""
+WANT: Final = "INSERT OR IGNORE INTO wanted VALUES (?)"
+WANTED: Final = "SELECT run_id FROM wanted"
 ADD_ROWS: Final = "INSERT INTO {0} VALUES ({1})"
 HAS_ROWS: Final = "SELECT EXISTS (SELECT 1 FROM run_rows) OR EXISTS (SELECT 1 FROM advisory_rows)"
 HAS_RUN_ROWS: Final = "SELECT 1 FROM run_rows LIMIT 1"
@@ -75,6 +88,23 @@ ADD_LOG: Final = "INSERT INTO logs VALUES (?, ?, ?, ?, ?)"
 ADD_ARCHIVED: Final = "INSERT INTO archived VALUES (?, ?, ?)"
 ADD_RUN_LEAVES: Final = "INSERT INTO run_leaves VALUES (?, ?, ?, ?, ?, ?, {0:d}, ?, ?)"
 ADD_ADVISORY_LEAVES: Final = "INSERT INTO advisory_leaves VALUES (?, ?, ?, ?, ?, {0:d}, ?, ?)"
+# Of an audit that looks at some dates or runs alone.
+ADD_WANTED_RUN_LEAVES: Final = """INSERT INTO run_leaves
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, {0:d}, ?7, ?8
+    WHERE is_dated(?3) OR ?1 IN (SELECT run_id FROM wanted)"""
+ADD_WANTED_ADVISORIES: Final = """INSERT INTO advisory_leaves
+    SELECT ?1, ?2, ?3, ?4, ?5, {0:d}, ?6, ?7 WHERE ?1 IN (SELECT run_id FROM wanted)"""
+# Runs of which a leaf alone says that they are looked at: other leaves of theirs were not kept.
+FIND_STRAYS: Final = """INSERT INTO strays SELECT run_id FROM run_leaves
+    WHERE run_id NOT IN (SELECT run_id FROM wanted) UNION SELECT run_id FROM advisory_leaves
+    WHERE run_id NOT IN (SELECT run_id FROM wanted)"""
+HAS_STRAYS: Final = "SELECT 1 FROM strays LIMIT 1"
+WANT_STRAYS: Final = (
+    "DELETE FROM run_leaves WHERE run_id IN (SELECT run_id FROM strays)",
+    "DELETE FROM advisory_leaves WHERE run_id IN (SELECT run_id FROM strays)",
+    "DELETE FROM wanted",
+    "INSERT INTO wanted SELECT run_id FROM strays",
+)
 FORGET_LEAVES: Final = (
     "DELETE FROM run_leaves WHERE log = ? AND number BETWEEN ? AND ?",
     "DELETE FROM advisory_leaves WHERE log = ? AND number BETWEEN ? AND ?",
@@ -101,8 +131,12 @@ LEAVES_OF_ROWS: Final = (
     AND (run_id, advisory_id) NOT IN (SELECT run_id, advisory_id FROM advisory_leaves)""",
 )
 
-ASK_FOR_ALL: Final = "INSERT INTO scope VALUES (?)"
+ASK_FOR_ALL: Final = "INSERT INTO scope VALUES (?, ?)"
 ASK_FOR_DATE: Final = "INSERT OR IGNORE INTO dates_asked VALUES (?)"
+_MADE_ON: Final = "date(kept.created_at_us / 1000000, 'unixepoch')"
+ASK_FOR_DATES: Final = f"""INSERT OR IGNORE INTO dates_asked SELECT date FROM
+    (SELECT date FROM run_leaves UNION SELECT {_MADE_ON} FROM run_rows AS kept)
+    WHERE date IS NOT NULL AND is_dated(date)"""
 ASK_FOR_RUN: Final = "INSERT OR IGNORE INTO runs_asked VALUES (?)"
 IS_RUN_ASKED: Final = "SELECT 1 FROM runs_asked WHERE run_id = ?"
 _ASKED: Final = """((SELECT is_whole FROM scope) OR {0} IN (SELECT date FROM dates_asked)
@@ -173,7 +207,11 @@ HAS_ROW_OF_PATH: Final = "SELECT 1 FROM run_rows WHERE artifact_path = ?"
 _LINK: Final = f"coalesce('runs/' || runs.date || '/', 'of no run: ') || {LINK_FILE}"
 _LEAF: Final = "logs.topic || '/' || logs.partition || ' at offset ' || leaf.offset"
 _SOURCE: Final = "{0}.epoch || '/' || {0}.topic || '/' || {0}.partition || '/' || {1}.offset"
-_ASKED_ADVISORY: Final = _ASKED.format("runs.date", "leaf")
+_OF_NO_RUN: Final = "((SELECT takes_rest FROM scope) AND runs.date IS NULL OR {0})"
+_ASKED_ADVISORY: Final = _OF_NO_RUN.format(_ASKED.format("runs.date", "leaf"))
+
+# As they are read; leaves that were read again, of some runs, are behind the others.
+_AS_LOGGED: Final = "leaf.number IS NULL, leaf.log, leaf.number, leaf.rowid"
 
 COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     (
@@ -184,7 +222,7 @@ COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     FROM run_leaves AS leaf JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
     WHERE (leaf.is_run AND (leaf.log, leaf.offset) <> (runs.log, runs.offset)
       OR leaf.date <> runs.date OR leaf.sha256 <> runs.sha256) AND {_ASKED_RUN}
-    ORDER BY leaf.rowid""",
+    ORDER BY {_AS_LOGGED}""",
     ),
     (
         "ADVISORY_ID_TWICE",
@@ -195,7 +233,7 @@ COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     LEFT JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
     WHERE (leaf.is_advisory AND (leaf.log, leaf.offset) <> (first.log, first.offset)
       OR leaf.link_sha256 <> first.link_sha256) AND {_ASKED_ADVISORY}
-    ORDER BY leaf.rowid""",
+    ORDER BY {_AS_LOGGED}""",
     ),
 )
 COMPARE_ROWS: Final = (
@@ -230,11 +268,11 @@ ROWS_WITHOUT_LEAF: Final = (
     f"""SELECT kept.artifact_path, 'no row: no leaf tells of this run',
     'a row of the run ' || kept.run_id
     FROM run_rows AS kept LEFT JOIN runs USING (run_id)
-    WHERE runs.run_id IS NULL AND {_ASKED.format("date_of(kept.artifact_path)", "kept")}""",
+    WHERE runs.run_id IS NULL AND {_ASKED.format(_MADE_ON, "kept")}""",
     f"""SELECT {_LINK.format("kept")}, 'no row: no leaf tells of this advisory', 'a row of it'
     FROM advisory_rows AS kept LEFT JOIN advisories AS leaf USING (run_id, advisory_id)
     LEFT JOIN runs USING (run_id)
-    WHERE leaf.run_id IS NULL AND {_ASKED.format("runs.date", "kept")}""",
+    WHERE leaf.run_id IS NULL AND {_OF_NO_RUN.format(_ASKED.format("runs.date", "kept"))}""",
 )
 """Where the file of such a row is there, it is reported as a file that no leaf explains."""
 
@@ -277,5 +315,6 @@ INDEX_ROWS: Final = (
     (withheld_payloads.name, INDEX_PAYLOADS),
     (advisories.name, INDEX_ADVISORIES),
 )
+INDEX_KNOWN: Final = f"SELECT run_id FROM runs {_OF_RUNS}"
 INDEX_REQUESTS: Final = """SELECT DISTINCT request_sha256 FROM runs
     WHERE request_sha256 IN (SELECT value FROM json_each(?))"""

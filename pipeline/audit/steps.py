@@ -19,6 +19,7 @@ from pipeline.audit import queries
 from pipeline.audit.audited_store import AuditedStore, RowReader
 from pipeline.audit.plan import open_plan, plan_faults
 from pipeline.audit.rules.finding import MISSING_BLOB, Finding
+from pipeline.audit.rules.parts import Extent
 from pipeline.audit.rules.request import is_sampled
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
 from pipeline.disk.sqlite.scratch import ScratchDatabase
@@ -38,9 +39,7 @@ class AuditContext:
         audit_id: Seeds the sample.
         depth: Of files that are read.
         share: Of files that are read; the others are checked by name. 1 for all, 0 for none.
-        is_whole: Whether the scope is the whole store. Otherwise blobs are checked where a file
-            names them, and no folder is listed.
-        of_some_runs: Whether the scope is a list of runs, so that other names do not count.
+        extent: What is looked at.
     """
 
     opened: Callable[[], AuditedStore]
@@ -48,14 +47,18 @@ class AuditContext:
     audit_id: str
     depth: Depth
     share: float
-    is_whole: bool
-    of_some_runs: bool
+    extent: Extent
 
     def depth_of(self, path: str) -> Depth:
         """Return how closely the file at `path` is checked."""
         if self.share >= 1 or (self.share > 0 and is_sampled(self.audit_id, path, self.share)):
             return self.depth
         return "names"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all blobs are checked, here or by another part; else those that files name."""
+        return self.extent.scope.all is not None
 
     @property
     def follows_names(self) -> bool:

@@ -37,6 +37,7 @@ from pipeline.audit.checks.index import comparisons, compute_store_root
 from pipeline.audit.checks.logs import (
     AuditedLog,
     BrokerView,
+    add_leaves,
     check_logs,
     check_trusted,
     offsets_without_leaf,
@@ -49,6 +50,7 @@ from pipeline.audit.checks.versions import check_checkpoints, check_versions
 from pipeline.audit.journal import AUDITS_FOLDER
 from pipeline.audit.plan import AuditPlan, plan_faults
 from pipeline.audit.rules.finding import ARCHIVED, Asked, Finding, verdicts
+from pipeline.audit.rules.parts import AuditPart, Extent, whole_id
 from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.steps import (
     LEDGER_PART,
@@ -62,7 +64,7 @@ from pipeline.audit.steps import (
     StepResult,
     Tally,
 )
-from pipeline.core.layout import ARCHIVES_FOLDER, ArtifactPath, BlobArea
+from pipeline.core.layout import ARCHIVES_FOLDER, ArtifactPath, BlobArea, LinkPath, parse_path
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.core.store.log_store import CHECKPOINT_FILE
@@ -102,6 +104,7 @@ class StoreAudit:
             none for a small store.
         share: Of the files that are read in mode `sampled`.
         depth: How closely files are checked that are read.
+        extent: What of the store it looks at, by the request.
     """
 
     store: AuditedStore
@@ -116,6 +119,7 @@ class StoreAudit:
 
     def __post_init__(self) -> None:
         """Begin with no log."""
+        self.extent = Extent(self.request.scope, AuditPart.of(self.request))
         self.logs: list[AuditedLog] = []
         self._store_root: str | None = None
         self._keeps_versions: bool | None = None
@@ -172,8 +176,9 @@ class StoreAudit:
         the findings are about checkpoints and index.
         """
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
-        plan = AuditPlan(Path(folder) / "plan.sqlite3", self.store.files)
+        plan = AuditPlan(Path(folder) / "plan.sqlite3", self.store.files, self.extent)
         self._open.callback(plan.close)
+        plan.want(self._named_runs())
         self._open.callback(self.store.index.end)
         with self.store.lock.between_batches():
             notes = read_notes(self.store.logs)
@@ -226,11 +231,10 @@ class StoreAudit:
         return AuditContext(
             opened=self.store.again,
             plan=str(plan.path),
-            audit_id=self.request.audit_id,
+            audit_id=whole_id(self.request),
             depth=self.depth,
             share=shares[self.request.mode],
-            is_whole=self.request.scope.all is not None,
-            of_some_runs=self.request.scope.run_ids is not None,
+            extent=self.extent,
         )
 
     @property
@@ -239,6 +243,8 @@ class StoreAudit:
 
     def _check_ledger(self, plan: AuditPlan, pool: StepPool) -> Iterator[Finding]:
         yield from check_logs(self.store, self.logs, plan, pool, LEDGER_PART)
+        if plan.wants_strays():
+            add_leaves(self.logs, plan, pool, LEDGER_PART)
         yield from check_trusted(self.store, self.logs, self.trusted)
         if self._sees_versions:
             yield from check_checkpoints(self.store, self.logs, self.keys)
@@ -247,7 +253,7 @@ class StoreAudit:
         if not self.logs and (plan.knows_runs or dates_of_runs(self.store.files)):
             expected = "a log of every partition that was consumed"
             yield Finding("LOG_MISSING", "ledger", expected, "no log")
-        plan.resolve(self.request.scope, has_logs=bool(self.logs))
+        plan.resolve(has_logs=bool(self.logs))
         for run_id in dict.fromkeys(self.request.scope.run_ids or ()):
             known = plan.value(queries.DATE_OF_RUN, (run_id,))
             if known is None and not self._dates_with(run_id):
@@ -257,7 +263,7 @@ class StoreAudit:
     def _steps(
         self, plan: AuditPlan, context: AuditContext, skip: Collection[str]
     ) -> Iterator[Step]:
-        if self.logs and context.is_whole and context.follows_names:
+        if self.logs and self.extent.is_everything and context.follows_names:
             # The longest step comes first, so that others run beside it.
             yield Step(LEDGER_PART, compute_store_root)
         # 3. Without logs the rows stand for leaves, and there is nothing to compare.
@@ -275,7 +281,7 @@ class StoreAudit:
         if PLACES_PART not in skip:
             sizes = tuple((log.log, log.size) for log in self.logs)
             yield Step(PLACES_PART, check_places, (sizes,))
-            if context.is_whole:
+            if self.extent.takes_rest:
                 tiles = (f"{log.path}/tile" for log in self.logs)
                 yield from self._version_steps(PLACES_PART, *_FOLDERS_WRITTEN_ONCE, *tiles)
 
@@ -289,10 +295,21 @@ class StoreAudit:
             return sorted(set(scope.dates))
         dates = set(plan.dates())
         if scope.run_ids is None:
-            dates.update(dates_of_runs(self.store.files))
+            dates.update(filter(self.extent.has_date, dates_of_runs(self.store.files)))
         for run_id in scope.run_ids or ():
             dates.update(self._dates_with(run_id))
         return sorted(dates)
+
+    def _named_runs(self) -> Iterator[str]:
+        """Yield the runs that are asked for, or that a name in the folder of an asked date says."""
+        scope = self.request.scope
+        yield from scope.run_ids or ()
+        dates = dates_of_runs(self.store.files) if self.extent.part is not None else scope.dates
+        for date in filter(self.extent.has_date, dates or ()):
+            for name in self.store.inspection.each_name(f"runs/{date}"):
+                place = parse_path(f"runs/{date}/{name}")
+                if isinstance(place, ArtifactPath | LinkPath):
+                    yield place.run_id
 
     def _dates_with(self, run_id: str) -> list[str]:
         """Return the dates in whose folder there is a file of the run."""
@@ -305,7 +322,9 @@ class StoreAudit:
         yield Step(part, check_area, (part,))
         if context.is_whole:
             for prefix in folders_in(self.store.files, part, BLOB_FOLDER):
-                yield Step(part, check_blob_folder, (part, prefix))
+                if self.extent.has_folder(prefix):
+                    yield Step(part, check_blob_folder, (part, prefix))
+        if self.extent.takes_rest:
             yield from self._version_steps(part, part)
         if not context.follows_names:
             for ends in plan.slices(queries.BLOB_PATHS, part, SLICE_BLOBS):
@@ -339,6 +358,9 @@ class StoreAudit:
             None if self._keeps_versions is None else self._sees_versions,
         )
         found = verdicts(tally.codes, asked)
+        if (part := self.extent.part) is not None:
+            of_whole = f" Part {part.number} of {part.count} of the audit {part.whole}."
+            found["integrity"]["reason"] += of_whole
         # The shape of counts is published. It is no finding, and has no code of its own there.
         counted: dict[str, int] = {ARCHIVED: archived} if archived else {}
         of_logs = {"logs": len(self.logs), "leaves": leaves, "anchored_leaves": anchored}

@@ -12,10 +12,12 @@ from pipeline.audit import queries
 from pipeline.audit.audited_store import FileReader
 from pipeline.audit.checks.index import IndexRows
 from pipeline.audit.plan import AuditPlan
+from pipeline.audit.rules.parts import Extent
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath
 from pipeline.disk.sqlite.file import read_only
 from pipeline.disk.stored_files import StoredFiles
 from pipeline.storage.index.run_index import INDEX_FILE
+from schemas.audit_request import AuditScope
 from tests.storage.stores import opened
 
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
@@ -51,7 +53,7 @@ def test_rows_of_some_runs_are_found_without_reading_a_table(tmp_path: Path) -> 
 
 
 def test_a_row_has_a_date_where_its_path_is_that_of_an_artifact(tmp_path: Path) -> None:
-    plan = AuditPlan(tmp_path / "plan", StoredFiles(tmp_path))
+    plan = AuditPlan(tmp_path / "plan", StoredFiles(tmp_path), Extent(AuditScope(all=True)))
     paths = {
         "runs/2025-12-18/a.json": "2025-12-18",
         "runs/2025-12-18/a_advisory_b.json": None,

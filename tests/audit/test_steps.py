@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 
+from pipeline.audit.rules.parts import Extent
 from pipeline.audit.steps import AuditContext, AuditReader, Step, StepPool
 from pipeline.consumers.engine import child_process
 from pipeline.errors import ExecutorError
+from schemas.audit_request import AuditScope
 
 
 def no_store() -> Any:
     return SimpleNamespace(faults=nullcontext, let_go=lambda: None)
 
 
-CONTEXT = AuditContext(no_store, "/nowhere/plan", "a", "names", 0.0, True, False)
+CONTEXT = AuditContext(no_store, "/nowhere/plan", "a", "names", 0.0, Extent(AuditScope(all=True)))
 
 
 def double(reader: AuditReader, number: int) -> tuple[str, int]:

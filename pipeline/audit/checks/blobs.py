@@ -62,7 +62,7 @@ _AREAS: Final = {
 def check_area(reader: AuditReader, area_name: str) -> StepResult:
     """Check what lies beside the folders of blobs of an area."""
     result = StepResult()
-    if reader.context.is_whole:
+    if reader.context.extent.takes_rest:
         if reader.store.files.has_folder(area_name):
             _check_folder(reader, area_name, result)
         expected = "a folder of blobs"

@@ -175,9 +175,7 @@ class LogCheck:
             yield self._tile_finding(tile)
         changed = {tile.index for tile in wrong if tile.level == ENTRIES} | self._unreadable.keys()
         audited.changed = changed
-        for index in changed:
-            first = index * TILE_WIDTH
-            self._plan.distrust(audited.number, first, first + TILE_WIDTH - 1)
+        _distrust_changed(audited, self._plan)
         for number, reason in self._wrong:
             # In a bundle that is not as it was written this is no news.
             if number // TILE_WIDTH not in changed:
@@ -269,20 +267,36 @@ def check_logs(
     The steps of all logs are one queue, so no process waits at the end of a log.
     """
     checks = {log.log: (LogCheck(store, log, plan), list(log.ranges())) for log in logs}
-    steps = (
-        Step(part, read_bundles, (log.log, log.size, first))
-        for log in logs
-        for first in log.ranges()
-    )
     for log in logs:
         if not log.size:
             yield from checks[log.log][0].finish()
-    for step, found in pool.run(steps):
+    for step, found in pool.run(_steps(logs, part)):
         check, left = checks[step.arguments[0]]
         yield from check.add(found)
         left.pop()
         if not left:
             yield from check.finish()
+
+
+def _steps(logs: Sequence[AuditedLog], part: str) -> Iterator[Step]:
+    for log in logs:
+        for first in log.ranges():
+            yield Step(part, read_bundles, (log.log, log.size, first))
+
+
+def add_leaves(logs: Sequence[AuditedLog], plan: AuditPlan, pool: StepPool, part: str) -> None:
+    """Read every leaf of `logs`, which are checked, into the plan once more: it wants others."""
+    numbers = {log.log: log.number for log in logs}
+    for step, found in pool.run(_steps(logs, part)):
+        plan.add_leaves(numbers[step.arguments[0]], found.runs, found.advisories)
+    for log in logs:
+        _distrust_changed(log, plan)
+
+
+def _distrust_changed(log: AuditedLog, plan: AuditPlan) -> None:
+    for index in log.changed:
+        first = index * TILE_WIDTH
+        plan.distrust(log.number, first, first + TILE_WIDTH - 1)
 
 
 READ_OVER: Final = 500

@@ -40,7 +40,7 @@ def check_names(reader: AuditReader, date: str) -> StepResult:
     while batch := list(islice(names, _LOOKED_UP)):
         for name in _not_expected(reader, date, batch):
             path = f"runs/{date}/{name}"
-            if not reader.context.of_some_runs or _is_asked(reader, path):
+            if reader.context.extent.scope.run_ids is None or _is_asked(reader, path):
                 result.suspects.append(path)
     result.suspects.sort()
     return result

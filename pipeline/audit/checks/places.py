@@ -67,7 +67,7 @@ def _is_there(files: ReadableFiles, path: str, *, is_folder: bool) -> bool:
 def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> StepResult:
     """Check what lies beside runs and blobs; `logs` have so many leaves each."""
     result = StepResult()
-    if reader.context.is_whole:
+    if reader.context.extent.takes_rest:
         result.add(*unexplained_in(reader.store.files, "runs", _DATE, "a folder of a date"))
         result.add(*_unexpected_places(reader, dict(logs)))
     return result

@@ -1,0 +1,122 @@
+"""What an audit looks at: the whole store, some dates or runs, or one of several parts of it.
+
+A part of an audit of the whole store is an audit by itself, known by its audit_id. It has the dates
+whose number of the day leaves one remainder, and as many folders of blobs; the first has what is
+left besides.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Final, Self
+
+from schemas.audit_request import AuditRequest, AuditScope
+from schemas.fields import is_audit_id
+
+MOST_PARTS: Final = 100
+_PART: Final = re.compile(r"(.+)\.part-([1-9][0-9]{0,2})-of-([1-9][0-9]{0,2})")
+_DAY_US: Final = 86_400_000_000
+_DAY_OF_1970: Final = date(1970, 1, 1).toordinal()
+_EARLIEST_US: Final = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPart:
+    """One of several parts of an audit of the whole store.
+
+    Attributes:
+        whole: The audit_id of the whole.
+        number: From 1 on.
+        count: How many there are.
+    """
+
+    whole: str
+    number: int
+    count: int
+
+    @classmethod
+    def of(cls, request: AuditRequest) -> Self | None:
+        """Return which part a request asks for, if any."""
+        found = _PART.fullmatch(request.audit_id)
+        if found is None or request.scope.all is None:
+            return None
+        part = cls(found[1], int(found[2]), int(found[3]))
+        return part if part.number <= part.count <= MOST_PARTS else None
+
+    @classmethod
+    def all_of(cls, whole: str, count: int) -> list[Self]:
+        """Return all parts; none where their audit_ids would be too long."""
+        parts = [cls(whole, number, count) for number in range(1, count + 1)]
+        return parts if all(is_audit_id(part.audit_id) for part in parts) else []
+
+    @property
+    def audit_id(self) -> str:
+        """Its own."""
+        return f"{self.whole}.part-{self.number}-of-{self.count}"
+
+    def has(self, number: int) -> bool:
+        """Return whether it has the day or folder with this number."""
+        return number % self.count == self.number - 1
+
+
+def whole_id(request: AuditRequest) -> str:
+    """Return the audit_id under which findings are published: that of the whole."""
+    part = AuditPart.of(request)
+    return request.audit_id if part is None else part.whole
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What an audit looks at.
+
+    Attributes:
+        scope: As it was asked for.
+        part: Which part of it, if not all.
+    """
+
+    scope: AuditScope
+    part: AuditPart | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether it looks at the whole store by itself."""
+        return self.scope.all is not None and self.part is None
+
+    @property
+    def takes_rest(self) -> bool:
+        """Whether it looks at what has no date: it is the whole store, or the first part of it."""
+        return self.scope.all is not None and (self.part is None or self.part.number == 1)
+
+    def has_date(self, of_date: str) -> bool:
+        """Return whether it looks at all runs of a date."""
+        if self.part is not None:
+            return self.part.has(_day_of(of_date))
+        return self.is_everything or of_date in (self.scope.dates or ())
+
+    def has_folder(self, prefix: str) -> bool:
+        """Return whether it looks at the blobs whose hashes begin with two hex digits."""
+        return self.part.has(int(prefix, 16)) if self.part is not None else self.is_everything
+
+    def spans(self, next_us: Callable[[int], int | None]) -> Iterator[tuple[int, int]]:
+        """Yield of each date its first microsecond since 1970, and that of the day after.
+
+        Args:
+            next_us: Returns the first time, not before another, at which a run was made, if any.
+        """
+        for day in map(_day_of, self.scope.dates or ()):
+            yield day * _DAY_US, (day + 1) * _DAY_US
+        found = None if self.part is None else next_us(_EARLIEST_US)
+        while self.part is not None and found is not None:
+            day = found // _DAY_US
+            if self.part.has(day):
+                yield day * _DAY_US, (day + 1) * _DAY_US
+            found = next_us((day + 1) * _DAY_US)
+
+
+def _day_of(of_date: str) -> int:
+    """Return the number of a day since 1970-01-01; of a name like a date any number of its own."""
+    try:
+        return date.fromisoformat(of_date).toordinal() - _DAY_OF_1970
+    except ValueError:
+        return int(of_date.replace("-", ""))
