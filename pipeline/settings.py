@@ -206,11 +206,9 @@ class Settings(BaseSettings):
         "`RMOS_AUDIT_HELD_DIR` is its older name",
     )
     audit_processes: int | None = Field(
-        None,
-        ge=0,
-        le=256,
-        description="child processes of an audit; unset for one process a processor",
+        None, ge=0, le=256, description="child processes of an audit; unset: one for a processor"
     )
+    audit_parts: int = Field(1, ge=1, le=100, description="parts of an audit of the whole store")
     receipt_timeout_seconds: float = Field(
         30.0, gt=0, description="longest wait for the event of a published request"
     )

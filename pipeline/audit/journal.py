@@ -30,9 +30,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -59,6 +61,7 @@ from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
 _PIECE_BYTES: Final = 1 << 20
+_LINES_AT_ONCE: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -280,15 +283,26 @@ class Journals:
                 # One that was given up to another host is not that of the report.
                 if PLACES_PART in read_journal(file).parts:
                     file.seek(0)
-                    _upload(self.becoming, path, file)
+                    _upload(self.becoming, path, iter(partial(file.read, _PIECE_BYTES), b""))
             remove_file(self.root, path)
 
 
-def _upload(files: Files, path: str, file: IO[bytes]) -> None:
+def upload_journal(files: Files, audit_id: str, lines: Iterable[bytes]) -> None:
+    """Write findings that are all there as the journal of an audit, once.
+
+    Raises:
+        StoreError: The disk failed, or a bucket does not answer.
+    """
+    left = iter(lines)
+    pieces = iter(lambda: b"".join(islice(left, _LINES_AT_ONCE)), b"")
+    _upload(files, journal_name(audit_id), pieces)
+
+
+def _upload(files: Files, path: str, pieces: Iterable[bytes]) -> None:
     with files.faults():
         upload = files.begin_upload()
         try:
-            while piece := file.read(_PIECE_BYTES):
+            for piece in pieces:
                 upload.write(piece)
             upload.publish(path)
         finally:

@@ -1,13 +1,14 @@
-"""What audits left in a store, for readers: which there are, and their findings piece by piece."""
+"""What audits left in a store: which there are, their findings, and what parts are together."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.audit.journal import AUDITS_FOLDER, journal_name
-from pipeline.core.store.files import NotAFileError, OpenFile, ReadableFiles
+from pipeline.audit.journal import AUDITS_FOLDER, journal_name, read_report, upload_journal
+from pipeline.audit.rules.parts import AuditPart, JoinedFindings, sum_of
+from pipeline.core.store.files import Files, NotAFileError, OpenFile, ReadableFiles
 from pipeline.errors import NotFoundError
 from schemas.fields import is_audit_id
 
@@ -106,3 +107,39 @@ def _document(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def join_parts(files: Files, part: AuditPart) -> dict[str, Any] | None:
+    """Write the findings of the whole that a part is of, once; return its report.
+
+    None where a part has no report yet. Of the same parts it is the same.
+
+    Raises:
+        IntegrityError: What is there is not the report of a part.
+        NotFoundError: The findings of a part are gone.
+        StoreError: The disk failed, or a bucket does not answer.
+    """
+    parts = AuditPart.all_of(part.whole, part.count)
+    found = [read_report(files, each.audit_id) for each in parts]
+    reports = [each[0] for each in found if each is not None]
+    if len(reports) < len(parts):
+        return None
+    joined = JoinedFindings()
+    upload_journal(files, part.whole, _joined(files, parts, joined))
+    return sum_of(reports, parts, joined.codes)
+
+
+def _joined(
+    files: ReadableFiles, parts: Sequence[AuditPart], joined: JoinedFindings
+) -> Iterator[bytes]:
+    for part in parts:
+        try:
+            opened = files.open(journal_name(part.audit_id))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"The findings of the audit {part.audit_id} are gone.") from error
+        with closing(opened) as file:
+            for line in _lines(file, 0):
+                document = _document(line)
+                if document is not None and "code" in document:
+                    yield from joined.add(line, document)
+    yield from joined.end()

@@ -20,11 +20,12 @@ from pipeline.audit import journal
 from pipeline.audit.audited_store import AuditedStore, audited_store
 from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.rules.finding import VERSIONS_NOT_SEEN
+from pipeline.audit.worker import handler
 from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.consumers.engine.batches import Backoff
-from pipeline.errors import StoreAwayError
+from pipeline.errors import StoreAwayError, StoreError
 from pipeline.page.pages import pages
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
@@ -382,6 +383,53 @@ async def test_a_bucket_that_is_away_puts_an_audit_off_which_then_goes_on(
     assert len(audits.told.of("reports")) == 1
     assert store.files.present(["audits/put_off.ndjson"])
     assert journals_in(audits.root) == []
+
+
+async def test_hosts_share_an_audit_in_parts_and_say_what_is_said_of_a_disk(
+    audits: Audits,
+    store: AuditedStore,
+    made: Settings,
+    disk: Path,
+    bucket: Attacked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One host dies when the findings of its part are an object, and before there is a report."""
+    host = audits.root
+    root = shutil.copytree(disk, host / "damaged")
+    damaged = {path: content for each in DAMAGES.values() for path, content in each.items()}
+    for path, content in damaged.items():
+        if path not in {CHECKPOINT, LINK, f"{LOG}/tile/entries/000.p/11"}:
+            bucket.put(path, content)
+            (root / path).unlink(missing_ok=True)
+            if content is not None:
+                add_file(root / path, content)
+    settings = made.model_copy(update={"audit_processes": 0, "audit_parts": 3})
+    told, auditing = Told(settings), Auditing(settings, store, lambda: KEYS, list, lambda: NOW)
+    in_parts = Audits(host, AuditHandler(auditing, told, Backoff(0.001)), told)
+    await in_parts.handle(audit_id="in_parts")
+    asked = told.of("requests")
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, "write_report", killed)
+        with pytest.raises(StoreError, match="killed"):
+            await in_parts.handle(**asked[0])
+    for each in reversed(asked):
+        monkeypatch.setenv("XDG_STATE_HOME", str(host / each["audit_id"]))
+        await in_parts.handle(**each)
+    (report,) = told.of("reports")
+    lines = store.files.read("audits/in_parts.ndjson", 1 << 20).splitlines()
+    found = {(each["code"], each["path"]) for each in map(json.loads, lines)}
+    whole = audit(root)
+    assert found == codes_and_paths(whole)
+    assert len(lines) == len(found)
+    assert report["codes"] == {
+        code: number for code, number in whole.report["codes"].items() if code != "MODE_DIFFERS"
+    }
+    assert journals_in(host) == []
+
+
+def killed(*_: object) -> None:
+    message = "killed"
+    raise StoreError(message)
 
 
 async def test_an_audit_that_another_host_has_finished_leaves_no_half_of_it(

@@ -2,17 +2,27 @@
 
 A part of an audit of the whole store is an audit by itself, known by its audit_id. It has the dates
 whose number of the day leaves one remainder, and as many folders of blobs; the first has what is
-left besides.
+left besides. What all parts are together follows from their reports alone.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, Self
+from typing import Any, Final, Self
 
+from pipeline.audit.rules.finding import (
+    ARCHIVED,
+    MISSING_BLOB,
+    VERSIONS_NOT_SEEN,
+    Asked,
+    verdicts,
+)
+from schemas.audit_finding import AuditCode
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.fields import is_audit_id
+from schemas.timestamps import parse_timestamp
 
 MOST_PARTS: Final = 100
 _PART: Final = re.compile(r"(.+)\.part-([1-9][0-9]{0,2})-of-([1-9][0-9]{0,2})")
@@ -120,3 +130,109 @@ def _day_of(of_date: str) -> int:
         return date.fromisoformat(of_date).toordinal() - _DAY_OF_1970
     except ValueError:
         return int(of_date.replace("-", ""))
+
+
+OF_LEDGER: Final[frozenset[AuditCode]] = frozenset(
+    {
+        *("CHECKPOINT_DIFFERS", "TILE_DIFFERS", "LEAF_DIFFERS", "INTERNAL_ERROR"),
+        *("OFFSET_WITHOUT_LEAF", "ANCHOR_BROKEN", "LOG_MISSING", "INDEX_MISSING"),
+    }
+)
+"""Codes of what every part reads: each finds the same, unless the store has changed meanwhile."""
+
+
+class JoinedFindings:
+    """The findings of all parts, each once.
+
+    Attributes:
+        codes: How many of each code there are, by now.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.codes = Counter[AuditCode]()
+        self._of_ledger: set[bytes] = set()
+        self._missing: dict[str, tuple[str, AuditCode, bytes]] = {}
+
+    def add(self, line: bytes, finding: Mapping[str, Any]) -> Iterator[bytes]:
+        """Yield a finding of the next part, unless another part has the same."""
+        code: AuditCode = finding["code"]
+        if code in MISSING_BLOB:
+            # Files of several dates may name it: the first one counts.
+            found = (finding["expected"], code, line)
+            self._missing[finding["path"]] = min(found, self._missing.get(finding["path"], found))
+        elif code not in OF_LEDGER or line not in self._of_ledger:
+            self.codes[code] += 1
+            if code in OF_LEDGER:
+                self._of_ledger.add(line)
+            yield line
+
+    def end(self) -> Iterator[bytes]:
+        """Yield the blobs that are missing, once all parts are there."""
+        for _, (_, code, line) in sorted(self._missing.items()):
+            self.codes[code] += 1
+            yield line
+
+
+def sum_of(
+    reports: Sequence[Mapping[str, Any]], parts: Sequence[AuditPart], codes: Counter[AuditCode]
+) -> dict[str, Any]:
+    """Return the report of the whole; the same of the same.
+
+    Counts add up. Of each log it has the smallest size that a part has read: all have read that.
+
+    Args:
+        reports: Of all its parts, in order.
+        parts: All of them.
+        codes: Of the findings that they have together.
+    """
+    counts = Counter[str]()
+    for report in reports:
+        counts.update(report["counts"])
+    logs = _smallest(reports)
+    leaves, anchored = (sum(log[name] for log in logs) for name in ("size", "anchored_size"))
+    archived = sum(report["codes"].get(ARCHIVED, 0) for report in reports)
+    of_logs = {"logs": len(logs), "leaves": leaves, "anchored_leaves": anchored}
+    counted_once = of_logs | {"findings": codes.total()}
+    counted: dict[str, int] = {ARCHIVED: archived} if archived else {}
+
+    def is_known(verdict: str) -> bool:
+        return all(each["verdicts"][verdict]["result"] != "unknown" for each in reports)
+
+    seen = [VERSIONS_NOT_SEEN not in each["verdicts"]["integrity"]["reason"] for each in reports]
+    first, whole = reports[0], parts[0].whole
+    asked = Asked(
+        first["mode"],
+        is_known("completeness"),
+        is_known("anchored"),
+        leaves,
+        anchored,
+        archived,
+        all(seen),
+    )
+    found = verdicts(codes, asked)
+    found["integrity"]["reason"] += (
+        f" Audited in {len(parts)} parts, each as of its own moment, so there is no store root."
+    )
+    return {
+        **first,
+        "audit_id": whole,
+        "verdicts": found,
+        "counts": {name: counts[name] for name in first["counts"]} | counted_once,
+        "codes": dict(sorted((counted | dict(codes)).items())),
+        "logs": logs,
+        "started_at_utc": min((each["started_at_utc"] for each in reports), key=parse_timestamp),
+        "finished_at_utc": max((each["finished_at_utc"] for each in reports), key=parse_timestamp),
+    }
+
+
+def _smallest(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return of each log that all parts have read how far all of them have."""
+    of_parts = [{log["origin"]: log for log in report["logs"]} for report in reports]
+    common = [origin for origin in of_parts[0] if all(origin in each for each in of_parts)]
+    return [
+        min(
+            (each[origin] for each in of_parts), key=lambda log: (log["size"], log["anchored_size"])
+        )
+        for origin in common
+    ]

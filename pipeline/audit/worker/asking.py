@@ -106,7 +106,7 @@ class AuditListener:
             if record.topic == topics.audit_reports and self._is_ours(record):
                 report = _document(record)
             elif record.topic == topics.audit_dead_letters:
-                refusal = _refusal_of(record, request) or refusal
+                refusal = _refusal_of(record, request, self.audit_id) or refusal
         return AuditNews(list(self._findings(listed)), report, refusal)
 
     def _findings(self, records: Iterable[ConsumerRecord]) -> Iterator[dict[str, Any]]:
@@ -133,11 +133,15 @@ def _document(record: ConsumerRecord) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _refusal_of(record: ConsumerRecord, request: RecordMetadata) -> tuple[str, str] | None:
-    """Return code and reason of a dead letter, if it is that of the request."""
+def _refusal_of(
+    record: ConsumerRecord, request: RecordMetadata, audit_id: str
+) -> tuple[str, str] | None:
+    """Return code and reason of a dead letter, if it is that of the request or of a part of it."""
     place = RecordId.of(record)
     found = read_dead_letter(place, record.timestamp, record.key, record.value, record.headers)
-    return (found.code, found.message) if found.source == RecordId.of(request) else None
+    is_of_part = (found.key or "").startswith(f"{audit_id}.part-")
+    is_ours = is_of_part or found.source == RecordId.of(request)
+    return (found.code, found.message) if is_ours else None
 
 
 async def publish_audit(

@@ -7,6 +7,10 @@
 4. Else the store is audited, from where the journal ends.
 5. The report is written, once and durably, then published.
 
+Where audits are cut into parts, a request for the whole store is answered in 2, or by publishing
+a request for each part. The report of a part is not published: where those of all parts are there,
+the report of the whole is written, once, and published.
+
 Only then may the offset be committed. After a fault of the broker, a bucket or a database the
 record is retried; finished parts of an audit are not repeated.
 """
@@ -14,7 +18,6 @@ record is retried; finished parts of an audit are not repeated.
 import asyncio
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -22,12 +25,14 @@ from pydantic import ValidationError
 
 from pipeline import metrics
 from pipeline.audit.journal import AuditJournal, Journals, read_report, write_report
+from pipeline.audit.kept import join_parts
 from pipeline.audit.rules.finding import (
     FINDING_EVENT_TYPE,
     REPORT_EVENT_TYPE,
     audit_event_headers,
     worst_severity,
 )
+from pipeline.audit.rules.parts import AuditPart, whole_id
 from pipeline.audit.rules.request import (
     AUDIT_CONFLICT,
     AUDIT_FAILED,
@@ -41,6 +46,7 @@ from pipeline.consumers.engine.batches import Backoff, Record
 from pipeline.consumers.engine.outbox import Outbox, Request, request_of
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.core.envelope import Rejected, RejectionError
+from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import (
     BrokerError,
     IntegrityError,
@@ -49,6 +55,7 @@ from pipeline.errors import (
     thread_faults,
 )
 from schemas.audit_request import AuditRequest
+from schemas.timestamps import parse_timestamp
 
 _log = structlog.get_logger(__name__)
 
@@ -124,12 +131,51 @@ class AuditHandler:
             _log.exception("audit failed", audit_id=verdict.audit_id)
             failed = Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
             return await self._refuse(incoming, failed)
-        await self._publish(REPORT_EVENT_TYPE, incoming, verdict.audit_id, [content])
-        _log.info("audit reported", audit_id=verdict.audit_id, outcome=outcome)
+        if content is not None:
+            await self._publish(REPORT_EVENT_TYPE, incoming, whole_id(verdict), [content])
+        done = "audit handled" if content is None else "audit reported"
+        _log.info(done, audit_id=verdict.audit_id, outcome=outcome)
         return outcome
 
-    async def _answer(self, incoming: Request, request: AuditRequest) -> tuple[bytes, str]:
-        """Return the bytes of the report, and what became of the record."""
+    async def _answer(self, incoming: Request, request: AuditRequest) -> tuple[bytes | None, str]:
+        """Return the bytes of the report, if there is one by now, and what became of the record."""
+        part = AuditPart.of(request)
+        if part is not None:
+            await self._audited(incoming, request)
+            return await asyncio.to_thread(self._sum, request, part), "audited"
+        content = await self._stored(request)
+        if content is not None or not (parts := self._parts(request)):
+            return await self._audited(incoming, request)
+        await self._send(incoming, [self._asking(request, each) for each in parts])
+        return None, "divided"
+
+    def _parts(self, request: AuditRequest) -> list[AuditPart]:
+        count = self._auditing.settings.audit_parts
+        if count == 1 or request.scope.all is None:
+            return []
+        return AuditPart.all_of(request.audit_id, count)
+
+    def _asking(self, request: AuditRequest, part: AuditPart) -> Message:
+        of_part = request.model_copy(update={"audit_id": part.audit_id})
+        value = canonical_json(of_part.model_dump(exclude_none=True))
+        # By its number: keys of a few parts may all have one partition.
+        topic = self._auditing.settings.topics.audit_requests
+        return Message(topic, part.number, part.audit_id.encode(), value)
+
+    def _sum(self, request: AuditRequest, part: AuditPart) -> bytes | None:
+        """Return the report of the whole, written once all of its parts have one."""
+        files, whole = self._auditing.store.files, part.whole
+        found = read_report(files, whole)
+        if found is None and (report := join_parts(files, part)) is not None:
+            found = report, write_report(files, report)
+            self._measure(report)
+        if found is None:
+            return None
+        _check_is_of(request.model_copy(update={"audit_id": whole}), found[0])
+        return found[1]
+
+    async def _audited(self, incoming: Request, request: AuditRequest) -> tuple[bytes, str]:
+        """Return the bytes of the report of an audit that is done here."""
         while True:
             content = await self._stored(request)  # 2.
             if content is not None:
@@ -176,20 +222,25 @@ class AuditHandler:
             await journal.begin(begun)
         else:
             _check_is_of(request, begun.get("request"))
-        started = monotonic()
         _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
-        publish = partial(self._publish, FINDING_EVENT_TYPE, incoming, request.audit_id)
+        is_part = AuditPart.of(request) is not None
+        publish = partial(self._publish, FINDING_EVENT_TYPE, incoming, whole_id(request))
         report = await AuditRun(auditing, request, journal, publish).report()  # 4.
+        if is_part and self._journals.becoming is not None:
+            # The findings first: the sum is of them.
+            await asyncio.to_thread(self._journals.end, request.audit_id)
         content = await asyncio.to_thread(write_report, auditing.store.files, report)  # 5.
         await asyncio.to_thread(self._journals.end, request.audit_id)
-        self._measure(report, monotonic() - started)
+        if not is_part:
+            self._measure(report)
         return content
 
-    def _measure(self, report: dict[str, Any], seconds: float) -> None:
+    def _measure(self, report: dict[str, Any]) -> None:
         mode = report["mode"]
+        began, ended = (parse_timestamp(report[f"{end}_at_utc"]) for end in ("started", "finished"))
         for verdict, ruling in report["verdicts"].items():
             metrics.AUDITS.labels(mode, verdict, ruling["result"]).inc()
-        metrics.AUDIT_SECONDS.labels(mode).set(seconds)
+        metrics.AUDIT_SECONDS.labels(mode).set((ended - began).total_seconds())
         if worst_severity(report["codes"]) != "error":
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
 

@@ -21,6 +21,7 @@ from pipeline.audit.audited_store import AuditedStore
 from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.journal import AuditJournal
 from pipeline.audit.rules.finding import Finding, severity_of
+from pipeline.audit.rules.parts import whole_id
 from pipeline.audit.steps import LEDGER_PART, PartDone, Tally
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.broker.admin.groups import committed_offsets
@@ -227,7 +228,8 @@ class AuditRun:
         from_thread.check_cancelled()
 
     async def _keep(self, findings: list[Any]) -> None:
-        values = [canonical_json(each.document(self.request.audit_id)) for each in findings]
+        audit_id = whole_id(self.request)
+        values = [canonical_json(each.document(audit_id)) for each in findings]
         new = [each for each in values if not self.journal.has(each)]
         for start in range(0, len(new), MESSAGE_LIMIT):
             await self.publish(new[start : start + MESSAGE_LIMIT])

@@ -15,18 +15,20 @@ from pipeline.audit.audited_store import audited_folder
 from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.journal import AuditJournal, report_name, write_report
 from pipeline.audit.store_audit import StoreAudit
+from pipeline.audit.worker import handler
 from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.progress import Progress
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.errors import BrokerError, ExecutorError, StoreError
 from pipeline.settings import Settings
 from tests.audit.audit_reports import REPORT
-from tests.audit.audited import RUN, Template, flip, make_audited
+from tests.audit.audited import DRAWING, LOG, RUN, Template, blob, flip, make_audited
 from tests.ledger.ledgers import KEYS
 
 NOW = datetime(2026, 2, 1, 10, 0, tzinfo=UTC)
@@ -111,11 +113,100 @@ async def audits(template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return BrokerView({}, lambda *_: [])
 
     monkeypatch.setattr(audit_run, "broker_view", nothing_committed)
-    root = template.copy_to(tmp_path / "store")
-    settings = Settings(data_dir=root, audit_processes=0)
+    return audits_of(template.copy_to(tmp_path / "store"))
+
+
+def audits_of(root: Path, parts: int = 1) -> Audits:
+    settings = Settings(data_dir=root, audit_processes=0, audit_parts=parts)
     told = Told(settings)
     auditing = Auditing(settings, audited_folder(root), lambda: KEYS, list, lambda: NOW)
     return Audits(root, AuditHandler(auditing, told, Backoff(0.001)), told)
+
+
+async def ask_in_parts(root: Path) -> tuple[Audits, list[dict[str, Any]]]:
+    """Ask for an audit in three parts; return the requests of the parts."""
+    audits = audits_of(root, parts=3)
+    await audits.handle()
+    asked = audits.told.of("requests")
+    assert audits.told.of("reports") == []
+    assert [each.key for each in audits.told.messages] == [
+        each["audit_id"].encode() for each in asked
+    ]
+    assert len({each.partition % 3 for each in audits.told.messages}) == 3
+    return audits, asked
+
+
+async def test_parts_are_asked_for_and_the_last_one_reports_the_whole(audits: Audits) -> None:
+    flip(audits.root / RUN, 100)
+    (audits.root / blob(DRAWING)).unlink()
+    (audits.root / LOG / "tile/0/000.p/11").unlink()
+    await audits.handle(audit_id="b")
+    (expected,) = audits.told.of("reports")
+    in_parts, asked = await ask_in_parts(audits.root)
+    for at in (1, 2, 0):
+        assert in_parts.told.of("reports") == []
+        await in_parts.handle(**asked[at])
+    (report,) = in_parts.told.of("reports")
+    same = ("scope", "mode", "counts", "codes", "logs")
+    assert {name: report[name] for name in same} == {name: expected[name] for name in same}
+    assert report["codes"] == {"ATTACHMENT_MISSING": 1, "BYTES_DIFFER": 1, "TILE_DIFFERS": 1}
+    published = {canonical_json(each) for each in in_parts.told.of("findings")}
+    lines = (audits.root / "audits" / "a.ndjson").read_bytes().splitlines()
+    assert set(lines) < published, "of a blob that two parts miss both tell"
+    told = [json.loads(line) | {"audit_id": "b"} for line in lines]
+    assert sorted(map(str, told)) == sorted(map(str, audits.told.of("findings")))
+    # Asked for again, a part or the whole has the same report.
+    for again in (asked[1], {}):
+        await in_parts.handle(**again)
+    assert in_parts.told.of("reports") == [report] * 3
+    assert in_parts.told.of("requests") == asked
+
+
+@pytest.mark.parametrize("step", ["join_parts", "write_report"])
+async def test_killed_between_the_last_part_and_the_whole_its_request_heals_it(
+    audits: Audits, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    in_parts, asked = await ask_in_parts(audits.root)
+    for each in asked[:2]:
+        await in_parts.handle(**each)
+    original = getattr(handler, step)
+
+    def killed(files: Any, of: Any) -> Any:
+        if step == "join_parts" or of["audit_id"] == "a":
+            raise StoreError("killed")
+        return original(files, of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, step, killed)
+        with pytest.raises(StoreError, match="killed"):
+            await in_parts.handle(**asked[2])
+    assert in_parts.told.of("reports") == []
+    runs = counted(monkeypatch)
+    # By whichever worker has the partition now.
+    after = audits_of(audits.root)
+    await after.handle(**asked[2])
+    assert [each["audit_id"] for each in after.told.of("reports")] == ["a"]
+    assert runs == []
+
+
+async def test_parts_are_asked_for_again_where_the_whole_has_no_report(audits: Audits) -> None:
+    in_parts, asked = await ask_in_parts(audits.root)
+    await in_parts.handle(1)
+    assert in_parts.told.of("requests") == asked * 2
+
+
+async def test_an_audit_of_dates_is_never_cut_into_parts(audits: Audits) -> None:
+    in_parts = audits_of(audits.root, parts=3)
+    await in_parts.handle(scope={"dates": ["2025-12-18"]})
+    assert in_parts.told.of("requests") == []
+    assert len(in_parts.told.of("reports")) == 1
+
+
+async def test_a_part_of_another_mode_is_a_conflict(audits: Audits) -> None:
+    in_parts, asked = await ask_in_parts(audits.root)
+    await in_parts.handle(**asked[0])
+    await in_parts.handle(**asked[0] | {"mode": "quick"})
+    assert in_parts.told.codes() == ["AUDIT_CONFLICT"]
 
 
 async def test_findings_are_reported_and_then_the_report(audits: Audits) -> None:
