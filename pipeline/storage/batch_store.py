@@ -338,11 +338,9 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             with self.ledger.appending(leaves) as batch:  # 3.
                 creations = self._files.link([*files, *batch.files], written)  # 4.
                 steps: list[Callable[[], object]] = [partial(batch.publish, creations)]  # 5.
-                # A note outlives a power cut too: on a disk it stays until the blobs have durable
-                # names, and in a bucket they have them.
+                # A note outlives a power cut too: it stays until the blobs have durable names.
                 steps += [partial(forget_awaited, self._files, attachments)] if attachments else []
-                for _ in self._files.at_once(lambda step: step(), steps):
-                    pass
+                list(self._files.at_once(lambda step: step(), steps))
         return creations
 
     def _new_files(self, files: list[NewFile], attachments: Sequence[str]) -> list[NewFile]:
@@ -396,8 +394,7 @@ def check_reject_limit(
     accepted = 0
     for place, found in failures.items():
         left = limit.accepted_rejects - accepted
-        before = state.windows[place]
-        windows[place], let_through = after_verdicts(before, found, left, place=place)
+        windows[place], let_through = after_verdicts(state.windows[place], found, left, place=place)
         accepted += let_through
     transaction.keep_reject_windows(limit.group_id, windows)
     return accepted
