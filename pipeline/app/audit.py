@@ -16,7 +16,7 @@ from pipeline.audit.worker.requests import AuditRequests
 from pipeline.audit.worker.run import Auditing
 from pipeline.audit.worker.schedule import AuditScheduler, show_last_audits
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.consumers.engine.batches import Backoff
+from pipeline.consumers.engine.readiness import Backoff
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.consumers.start.checks import check_audit_start
 from pipeline.ledger.witnessed import trusted_checkpoints

@@ -24,7 +24,7 @@ from pipeline.audit.worker import handler
 from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
-from pipeline.consumers.engine.batches import Backoff
+from pipeline.consumers.engine.readiness import Backoff
 from pipeline.errors import StoreAwayError, StoreError
 from pipeline.page.pages import pages
 from pipeline.settings import Settings

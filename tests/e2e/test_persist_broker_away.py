@@ -16,7 +16,7 @@ from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.sending import batches as sender
-from pipeline.consumers.engine.batches import Backoff
+from pipeline.consumers.engine.readiness import Backoff
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (

@@ -42,9 +42,9 @@ from pipeline.audit.rules.request import (
 )
 from pipeline.audit.worker.run import Auditing, AuditRun
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.batches import Backoff, Record
+from pipeline.consumers.engine.batches import Record
 from pipeline.consumers.engine.outbox import Outbox, Request, request_of
-from pipeline.consumers.engine.readiness import PutOff, Standing
+from pipeline.consumers.engine.readiness import Backoff, PutOff, Standing
 from pipeline.core.envelope import Rejected, RejectionError
 from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import (

@@ -15,11 +15,10 @@ chunk fails, those before it go on and those behind it are dropped. The states o
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -34,7 +33,7 @@ from pipeline.consumers.engine.traces import Traces
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.envelope import Rejected
 from pipeline.core.store.files import WrittenAhead
-from pipeline.errors import thread_faults
+from pipeline.errors import RmosError, thread_faults
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult, RejectLimit
 
@@ -66,21 +65,6 @@ class BatchDeferred(Exception):  # noqa: N818 - not an error of its own: its cau
         """Name the fault."""
         super().__init__(f"A batch before it failed: {str(fault) or type(fault).__name__}")
         self.fault = fault
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How a consumer waits after a fault of the broker.
-
-    Attributes:
-        pause_seconds: The shortest pause; jitter makes it up to twice as long.
-    """
-
-    pause_seconds: float
-
-    async def rest(self) -> None:
-        """Wait, each worker a time of its own, so that not all come back at once."""
-        await asyncio.sleep(self.pause_seconds * random.uniform(1, 2))  # noqa: S311
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +219,13 @@ class BatchWorker(Generic[Verdict, Outcome]):
             begun.append(self.begin(Delivery(part), steps).task)
         results = await asyncio.gather(*begun, return_exceptions=True)
         faults = [each for each in results if each is not None]
-        if faults:
-            # Others may have been dropped because of it.
-            raise next((each for each in faults if not isinstance(each, BatchDeferred)), faults[0])
+        try:
+            if faults:
+                # Others may have been dropped because of it.
+                raise next((e for e in faults if not isinstance(e, BatchDeferred)), faults[0])
+        finally:
+            # The fault's traceback holds this frame, so the frame must not hold the fault.
+            del begun, results, faults
 
     def begin(self, delivery: Delivery, steps: Steps[Verdict, Outcome] | None = None) -> Chunk:
         """Begin with a chunk, behind those that are on their way."""
@@ -245,6 +233,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         chunk = Chunk()
         self._chunks.append(chunk)
         chunk.task = asyncio.create_task(self._take(delivery, steps or self.steps, chunk, before))
+        chunk.task.add_done_callback(_let_go)
         for call in self._room_noted:
             chunk.stored.add_done_callback(call)
             chunk.task.add_done_callback(call)
@@ -276,16 +265,17 @@ class BatchWorker(Generic[Verdict, Outcome]):
                 await _reached(before.committed)
                 await delivery.commit()
                 report(outcomes)
+                chunk.committed.set_result(None)
         except BaseException as error:
-            delivery.failed(error)
+            # First: whatever becomes of the call, nothing behind the chunk may go on.
             chunk.settle(error.fault if isinstance(error, BatchDeferred) else error)
+            delivery.failed(error)
             raise
         finally:
             if writing is not None:
                 # It was not stored: what was written for it is gone with its last descriptor.
                 writing.add_done_callback(_close)
             self._chunks.remove(chunk)
-            chunk.settle()
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -343,6 +333,22 @@ async def _reached(step: Step) -> None:
     fault = await asyncio.shield(step)
     if fault is not None:
         raise BatchDeferred(fault)
+
+
+def _let_go(task: "asyncio.Task[None]") -> None:
+    """Let go of the records of a chunk that failed.
+
+    Its steps hold the fault, whose traceback holds the records and all that was made of them: a
+    cycle. Only a fault that is none of ours is ever shown with its traceback, and ends the worker.
+    """
+    with suppress(BaseException):
+        try:
+            # Unlike `exception`, this lets go of the task's own reference to the traceback.
+            task.result()
+        except (RmosError, BatchDeferred) as error:
+            fault: BaseException | None = error
+            while fault is not None:
+                fault = fault.with_traceback(None).__context__
 
 
 def _is_worth_a_thread(judged: Sequence[object], before: Chunk) -> bool:

@@ -25,7 +25,6 @@ from pipeline.consumers.engine.batches import (
     CHUNK_BYTES,
     CHUNK_RECORDS,
     CHUNKS_IN_FLIGHT,
-    Backoff,
     BatchDeferred,
     BatchWorker,
     Chunk,
@@ -34,7 +33,7 @@ from pipeline.consumers.engine.batches import (
     chunks_of,
 )
 from pipeline.consumers.engine.group_consumer import PolledConsumer
-from pipeline.consumers.engine.readiness import PutOff, record_at
+from pipeline.consumers.engine.readiness import Backoff, PutOff, record_at
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.errors import BrokerError, StoreAwayError
 
@@ -229,7 +228,19 @@ class InFlight:
             self._uncommitted = {}
 
     def _fail(self, records: Sequence[Record], assignment: int, error: BaseException) -> None:
-        """Take note that a chunk failed, or was dropped."""
+        """Take note that a chunk failed, or was dropped.
+
+        Where that fails itself, as it may while memory is short, the worker ends: it would go back
+        to a record behind those that failed.
+        """
+        try:
+            self._note(records, assignment, error)
+        except BaseException as fault:
+            self.stop()
+            self._give_up(fault)
+            raise
+
+    def _note(self, records: Sequence[Record], assignment: int, error: BaseException) -> None:
         if assignment == self._assignment:
             self._note_failed(records)
             self._why = self._why or str(error)

@@ -1,5 +1,7 @@
 """The reasons why a polling worker is not ready, each as one sentence."""
 
+import asyncio
+import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +93,21 @@ class Standing:
 def record_at(place: TopicPartition, offset: int) -> RecordId:
     """Return the place of the record at `offset`."""
     return RecordId(place.topic, place.partition, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How a consumer waits after a fault of the broker.
+
+    Attributes:
+        pause_seconds: The shortest pause; jitter makes it up to twice as long.
+    """
+
+    pause_seconds: float
+
+    async def rest(self) -> None:
+        """Wait, each worker a time of its own, so that not all come back at once."""
+        await asyncio.sleep(self.pause_seconds * random.uniform(1, 2))  # noqa: S311
 
 
 class PutOff:

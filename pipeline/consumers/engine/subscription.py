@@ -30,12 +30,12 @@ from pipeline import metrics
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
 from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
-from pipeline.consumers.engine.batches import Backoff, BatchWorker, Record
+from pipeline.consumers.engine.batches import BatchWorker, Record
 from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.consumers.engine.liveness import HeldUp, Observation, Refusals
 from pipeline.consumers.engine.offset_range_check import OffsetRangeCheck
-from pipeline.consumers.engine.readiness import PutOff, Standing
+from pipeline.consumers.engine.readiness import Backoff, PutOff, Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import Start
 from pipeline.errors import RmosError, StoreError

@@ -20,8 +20,7 @@ from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.batches import Backoff
-from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Backoff, Standing
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.progress import Progress
 from pipeline.disk.durable_files import DurableFiles

@@ -1,7 +1,9 @@
 """An engine whose steps a test halts, lets go and fails, one by one; and its consumer."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +25,10 @@ PATIENCE_SECONDS = 60.0
 STEPS = ("judge", "write", "store", "publish", "commit")
 
 
+class Polled(SimpleNamespace):
+    """A record, to which there may be weak references."""
+
+
 def place(partition: int = 0) -> TopicPartition:
     """Return a partition of the topic."""
     return TopicPartition(TOPIC, partition)
@@ -33,7 +39,7 @@ def records(offsets: Iterable[int], partition: int = 0) -> list[Record]:
     return [
         cast(
             "Any",
-            SimpleNamespace(
+            Polled(
                 topic=TOPIC,
                 partition=partition,
                 offset=offset,
@@ -45,6 +51,23 @@ def records(offsets: Iterable[int], partition: int = 0) -> list[Record]:
         )
         for offset in offsets
     ]
+
+
+@contextmanager
+def uncollected() -> Iterator[Callable[[Iterable[Record]], None]]:
+    """Give what notes records, while the collector is off; at the end none may live any more."""
+    held: list[Any] = []
+
+    def note(records: Iterable[Record]) -> None:
+        held.extend(map(weakref.ref, records))
+
+    gc.collect()
+    gc.disable()
+    try:
+        yield note
+        assert [each().offset for each in held if each() is not None] == []
+    finally:
+        gc.enable()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -98,8 +121,9 @@ class Halted:
         self._end(step, offset)
 
     def _end(self, step: str, offset: int) -> None:
-        if fault := self.faults.pop((step, offset), None):
-            raise fault
+        if (step, offset) in self.faults:
+            # By no name: a frame that holds the fault which it raises is never let go.
+            raise self.faults.pop((step, offset))
         self.log.append((step, offset))
 
     def done(self, step: str) -> list[int]:

@@ -3,14 +3,23 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from pipeline.consumers.engine import batches
-from pipeline.consumers.engine.batches import BatchDeferred, Chunk, Delivery
-from pipeline.errors import BrokerError, RejectLimitError, StoreError
-from tests.consumers.engine.chunks import PATIENCE_SECONDS, Engine, engine, records, until
+from pipeline.consumers.engine.batches import BatchDeferred, Chunk, Delivery, Record
+from pipeline.errors import BrokerError, RejectLimitError, StoreAwayError, StoreError
+from tests.consumers.engine.chunks import (
+    PATIENCE_SECONDS,
+    Engine,
+    engine,
+    records,
+    uncollected,
+    until,
+)
 
 
 @pytest.fixture
@@ -135,6 +144,62 @@ async def test_a_fault_of_a_chunk_is_reported_before_another_can_begin(
     )
     await ended([chunk])
     assert seen == [1]
+
+
+async def test_nothing_behind_a_chunk_goes_on_where_the_report_of_its_fault_fails(
+    made: Engine,
+) -> None:
+    """As where memory is short: it would be committed although the chunk before it is not."""
+
+    def fail(_error: BaseException) -> None:
+        raise MemoryError
+
+    fault = MemoryError()
+    made.steps.faults["store", 1] = fault
+    chunk = made.worker.begin(Delivery(records([1]), failed=fail))
+    _, behind = await ended([chunk, *begun(made, 2)])
+    assert isinstance(behind, BatchDeferred)
+    assert behind.fault is fault
+    assert made.steps.done("commit") == []
+
+
+@pytest.mark.parametrize("step", ["write", "store", "publish", "commit"])
+@pytest.mark.parametrize("fault", [BrokerError, StoreAwayError])
+async def test_records_of_chunks_that_failed_are_let_go_without_the_collector(
+    made: Engine, step: str, fault: type[Exception]
+) -> None:
+    """It looks at old objects seldom, while a broker that is away fails chunk after chunk."""
+    with uncollected() as note:
+        for _ in range(10):
+            made.steps.faults[step, 1] = fault("Away.")
+            note(await failing(made, fault))
+
+
+async def failing(made: Engine, fault: type[Exception]) -> list[Record]:
+    """Return the records of a chunk that fails, and of one behind it."""
+    polled = records([1, 2])
+    commits = [partial(made.steps.pass_soon, "commit", each.offset) for each in polled]
+    chunks = [
+        made.worker.begin(Delivery([each], commit))
+        for each, commit in zip(polled, commits, strict=True)
+    ]
+    assert [type(each) for each in await ended(chunks)] == [fault, BatchDeferred]
+    return polled
+
+
+async def test_records_of_a_batch_that_failed_are_let_go_without_the_collector(
+    made: Engine,
+) -> None:
+    """Claims are processed, and tried again, once a second."""
+    with uncollected() as note:
+        for _ in range(10):
+            made.steps.faults["publish", 1] = BrokerError("Away.")
+            polled = records([1])
+            note(polled)
+            with suppress(BrokerError):
+                await made.worker.process(polled)
+            del polled
+            await asyncio.sleep(0)  # Until here the loop itself has the results.
 
 
 async def test_a_batch_that_is_processed_ends_with_its_first_fault(

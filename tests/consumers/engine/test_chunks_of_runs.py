@@ -16,11 +16,11 @@ import pytest
 
 from pipeline.broker.sending.batches import Message
 from pipeline.consumers.engine import batches, in_flight
-from pipeline.consumers.engine.batches import Backoff, BatchWorker, Record, Steps
+from pipeline.consumers.engine.batches import BatchWorker, Record, Steps
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
-from pipeline.consumers.engine.readiness import PutOff, Standing
+from pipeline.consumers.engine.readiness import Backoff, PutOff, Standing
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import judge_run_record

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,10 +12,10 @@ from faststream.kafka import KafkaBroker
 from structlog.testing import capture_logs
 
 from pipeline.consumers.engine import batches, in_flight
-from pipeline.consumers.engine.batches import Backoff, Steps
+from pipeline.consumers.engine.batches import Steps
 from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
-from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, PutOff, Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Backoff, PutOff, Standing
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.errors import BrokerError, StoreAwayError, StoreError
 from pipeline.settings import Settings
@@ -298,6 +299,20 @@ async def test_offsets_that_could_not_be_committed_are_committed_with_the_next(s
     await shop.settle()
     assert shop.committed == {0: CHUNK, 1: 2}
     assert not shop.flight.must_go_back
+
+
+async def test_a_poll_that_cannot_be_noted_as_failed_ends_the_worker(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go back to what is behind it, and commit that."""
+    short = MemoryError()
+    monkeypatch.setattr(shop.flight, "_note_failed", Mock(side_effect=short))
+    shop.steps.faults["store", 0] = BrokerError("Away.")
+    await shop.put(range(3 * CHUNK))
+    await shop.settle()
+    assert shop.faults[0] is short
+    assert shop.committed == {}
+    assert shop.steps.done("store") == []
 
 
 def others(made: Engine) -> Steps[Any, Any]:
