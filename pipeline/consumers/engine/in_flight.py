@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -92,6 +93,7 @@ class InFlight:
         # One more with each rebalance: records of an earlier one may be done by another worker.
         self._assignment = 0
         self._changed = asyncio.Event()
+        self._context = copy_context()
         # Also chunks of others take room: those of claims.
         worker.call_at_room(self._go_on)
 
@@ -178,7 +180,9 @@ class InFlight:
                 or self._flying_bytes >= BYTES_IN_FLIGHT
             ):
                 return
-            self._begin(next(chunks_of(self._waiting)))
+            # A task keeps the context that it begins in, and so do those that it leads to: that of
+            # the handler has all records of its poll.
+            self._context.copy().run(self._begin, next(chunks_of(self._waiting)))
 
     def _begin(self, records: Sequence[Record]) -> None:
         del self._waiting[: len(records)]

@@ -8,11 +8,12 @@ from unittest.mock import Mock
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
+from faststream import ContextRepo
 from faststream.kafka import KafkaBroker
 from structlog.testing import capture_logs
 
 from pipeline.consumers.engine import batches, in_flight
-from pipeline.consumers.engine.batches import Steps
+from pipeline.consumers.engine.batches import Record, Steps
 from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Backoff, PutOff, Standing
@@ -27,6 +28,7 @@ from tests.consumers.engine.chunks import (
     engine,
     place,
     records,
+    uncollected,
     until,
 )
 
@@ -299,6 +301,31 @@ async def test_offsets_that_could_not_be_committed_are_committed_with_the_next(s
     await shop.settle()
     assert shop.committed == {0: CHUNK, 1: 2}
     assert not shop.flight.must_go_back
+
+
+async def test_records_of_a_poll_are_let_go_while_the_worker_goes_on(shop: Shop) -> None:
+    """FastStream keeps all of them in the context of the handler, and chunks begin others."""
+    context = ContextRepo()
+
+    async def poll(offset: int) -> list[Record]:
+        polled = records([offset])
+        with context.scope("message", polled):
+            await shop.flight.put(polled, {})
+        return polled
+
+    with uncollected() as note:
+        for offset in range(5):
+            shop.steps.halt("store", offset)
+            polled = await poll(offset)
+            if offset:
+                # It waited, and begins with the end of the one before it.
+                shop.steps.go("store", offset - 1)
+                await shop.steps.wait_for("commit", offset)
+            if offset < 3:
+                note(polled)
+            del polled
+    shop.steps.go("store", 4)
+    await shop.settle()
 
 
 async def test_a_poll_that_cannot_be_noted_as_failed_ends_the_worker(
