@@ -315,6 +315,11 @@ class ToolpathAnswer(Frozen):
         description="The lowest and the highest."
     )
     spindle_rpm: list[float]
+    conditions_sha256: Sha256 | None = Field(
+        None,
+        description="Of what the program says beside its moves (feeds, speeds, tools, offsets, "
+        "switches, stops) and before which of them; not in drawings of version 1.",
+    )
     remarks: list[DrawingRemark] = Field(description="What is not understood or not drawn.")
     paths: list[DrawnPath]
 

@@ -156,7 +156,7 @@ VERIFICATION = _example(
 TOOLPATH = _example(
     shapes.ToolpathAnswer,
     gcode_sha256=_GCODE_SHA256,
-    drawing_version=1,
+    drawing_version=2,
     units="mm",
     is_whole=True,
     line_count=6,
@@ -170,6 +170,7 @@ TOOLPATH = _example(
     tools=[1],
     feeds_mm_min=[100.0, 100.0],
     spindle_rpm=[18000.0],
+    conditions_sha256="4b7c2bd2d23ae0e4ec8a0c9a5d6c3a2c6bb4cc3a2b71f7f6f0c4c7ad3c3f8a11",
     remarks=[
         {
             "what": "Lines that may be skipped (/) are drawn.",

@@ -1,7 +1,7 @@
 """Two runs beside each other: which may be cut, and everything in which they differ."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -36,20 +36,23 @@ _FIELDS: Final = (
 )
 """Compared for what is the same."""
 
-Moves: TypeAlias = list[tuple[str, bytes]]
-"""How a tool moves: of each path its kind, and its points as JSON."""
-
-
 class _Path(msgspec.Struct):
     kind: str
     points: msgspec.Raw
 
 
-class _Drawing(msgspec.Struct):
+class Moves(msgspec.Struct):
+    """How a program moves the tool, and how much of it the drawing understood."""
+
     paths: list[_Path]
+    is_whole: bool
+    not_drawn_count: int
+    conditions_sha256: str
+    remarks: list[msgspec.Raw]
 
 
-_drawing = msgspec.json.Decoder(_Drawing).decode
+moves_of = msgspec.json.Decoder(Moves).decode
+"""Reads a drawn program, but for the numbers of its lines."""
 
 RunIdText = Annotated[str | None, Query()]
 
@@ -88,9 +91,22 @@ async def _moves(deps: ApiDependencies, found: FoundRun) -> Moves | None:
     return await deps.lookup(moves_of, drawn)
 
 
-def moves_of(drawn: bytes) -> Moves:
-    """Return how a drawn program moves the tool, whatever the numbers of its lines are."""
-    return [(path.kind, bytes(path.points)) for path in _drawing(drawn).paths]
+def likeness(a: Moves | None, b: Moves | None) -> str | None:
+    """Return whether two programs cut alike.
+
+    Returns:
+        `same`: all of both is understood, and they move alike under the same conditions. `drawn`:
+        what is drawn of them is the same, and there is more. `conditions`: all is understood, and
+        only feeds, speeds, tools, offsets, switches or stops differ. None: the moves differ, or of
+        one there is no drawing.
+    """
+    if a is None or b is None or not a.paths or a.paths != b.paths:
+        return None
+    if not (a.is_whole and b.is_whole) or a.remarks or b.remarks:
+        return "drawn"
+    if a.not_drawn_count != b.not_drawn_count:
+        return "drawn"
+    return "same" if a.conditions_sha256 == b.conditions_sha256 else "conditions"
 
 
 def _page(
@@ -146,8 +162,7 @@ def compare_view(
         "items": items,
         "items_left_out": len(diff["items"]) - len(items),
         "same": _same(*views),
-        # Pieces alone: two programs have their lines at other numbers.
-        "same_moves": bool(moves[0]) and moves[0] == moves[1],
+        "likeness": likeness(*moves),
         "same_program": programs[0] is not None and programs[0] == programs[1],
     }
 

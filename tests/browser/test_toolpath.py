@@ -190,4 +190,4 @@ def test_it_is_said_where_two_programs_move_the_tool_in_the_same_way(new_page: N
     page = new_page()
     page.goto("/compare?a=yellow&b=again")
     settle(page)
-    expect(page.locator("[data-overlay]")).to_contain_text("in the same way")
+    expect(page.locator("[data-overlay]")).to_contain_text("are drawn of both")

@@ -1,5 +1,7 @@
 """Two runs beside each other."""
 
+import pytest
+
 from tests.builders import ABSENT, GCODE, attachment, red_request, run_request
 from tests.page.conftest import Element, Site
 
@@ -77,6 +79,49 @@ async def test_a_damaged_attachment_is_a_doubt_here_too(site: Site) -> None:
         "✖ DO NOT CUT: the attachment part.dxf is not what was stored",
         "✔ MAY CUT",
     ]
+
+
+ALL = "Other program, same toolpath"
+CONDITIONS = "Feeds, tools or switches differ"
+NOT_ALL = "Not all is drawn"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("M5\n", "(another)\nN7 M05\n", ALL),
+        ("G90\nG21", "G21 G90 G17", ALL),
+        ("F1200", "F1200\nG1 F1200", ALL),
+        ("F1200", "F9000", CONDITIONS),
+        ("S18000", "S9000", CONDITIONS),
+        ("M3 ", "M4 ", CONDITIONS),
+        ("M3 ", "T9 M6\nM3 ", CONDITIONS),
+        ("M5\n", "T9 M6\nM5\n", CONDITIONS),
+        ("G4 P2", "G4 P20", CONDITIONS),
+        ("G4 P2", "G4 P2\nG4 P2", CONDITIONS),
+        ("G4 P2", "G4 P2\nG43 H1", CONDITIONS),
+        ("G4 P2", "G4 P2\nG55", CONDITIONS),
+        ("F1200", "F1200\nM0", CONDITIONS),
+        ("M5\n", "#1=-40\nG1 Z#1\nM5\n", NOT_ALL),
+        ("M5\n", "G53 G1 Z-100\nM5\n", NOT_ALL),
+        ("M5\n", "M98 P1000\nM5\n", NOT_ALL),
+        ("M5\n", "G43 H2\nG1 X99\nM5\n", NOT_ALL),
+        ("F1200", "A180 F1200", NOT_ALL),
+        ("G4 P2", "G4 P2\nG41 D1", NOT_ALL),
+        ("G4 P2", "G4 P2\nG92 X0", NOT_ALL),
+        ("M30\n", "", NOT_ALL),
+    ],
+)
+async def test_two_programs_cut_alike_only_if_all_that_they_say_is_alike(
+    old: str, new: str, words: str, site: Site
+) -> None:
+    assert GCODE.count(old) == 1
+    site.api.add_runs(
+        run_request(run_id="run_a"),
+        run_request(run_id="run_b", outputs={"gcode_text": GCODE.replace(old, new)}),
+    )
+    said = (await site.page("/compare?a=run_a&b=run_b")).one("main").words
+    assert [each for each in (ALL, CONDITIONS, NOT_ALL) if each in said] == [words]
 
 
 async def test_another_program_may_move_the_tool_in_the_same_way(site: Site) -> None:

@@ -133,6 +133,7 @@ class Interpreter:
     def _obey(self, words: Words) -> None:
         """Do what the words of a line say, in the order of NISTIR 6556, table 8."""
         codes, values = words
+        self._drawing.conditions.obey(words)
         motion = None
         for letter in ROTARY & values.keys():
             self._remark(f"What {letter} turns is not drawn.")
@@ -292,6 +293,7 @@ class Interpreter:
     def _seconds(self, length: float) -> float:
         mode, rate = self._modes.get("feed"), self._feed
         if mode == "G93" and rate > 0:
+            self._drawing.conditions.say("F", rate)
             return 60.0 / rate
         if mode == "G95":
             rate *= self._speed

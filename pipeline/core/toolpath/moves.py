@@ -3,11 +3,14 @@
 Coordinates are millimetres in the program's own coordinate system.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
-DRAWING_VERSION: Final = 1
+from pipeline.core.toolpath.words import GROUPS, M_ENDS, Words
+
+DRAWING_VERSION: Final = 2
 """Of the document that the same text gives: a change that alters it raises this."""
 
 ROUNDED_DIGITS: Final = 3
@@ -86,6 +89,7 @@ class Toolpath:
         line_count: Of the text.
         remarks: What is not understood or not drawn.
         is_whole: Whether the end of the program was reached within the limits.
+        conditions_sha256: Of what the program says beside its moves, and before which of them.
     """
 
     moves: list[Move]
@@ -101,6 +105,7 @@ class Toolpath:
     line_count: int
     remarks: list[Remark]
     is_whole: bool
+    conditions_sha256: str
 
     @property
     def move_count(self) -> int:
@@ -129,6 +134,7 @@ class Toolpath:
             "tools": self.tools,
             "feeds_mm_min": self.feeds_mm_min and [_rounded(feed) for feed in self.feeds_mm_min],
             "spindle_rpm": self.spindle_rpm,
+            "conditions_sha256": self.conditions_sha256,
             "remarks": [
                 {"what": each.what, "count": each.count, "lines": each.lines}
                 for each in self.remarks
@@ -150,12 +156,75 @@ def box_of(points: Sequence[Point]) -> Box | None:
     return Box((min(x), min(y), min(z)), (max(x), max(y), max(z)))
 
 
+class Conditions:
+    """What a program says beside its moves: feeds, speeds, tools, offsets, switches and stops.
+
+    Programs of the same moves and conditions cut alike; what is said twice counts once.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = dict(_SAID_BY_NOBODY)
+        self._next: dict[str, str] = {}
+        self._hash = hashlib.sha256()
+
+    def say(self, name: str, value: object) -> None:
+        """Take note of a value in force from the next move on."""
+        text = str(value)
+        if self._said.get(name) != text:
+            self._next[name] = text
+        else:
+            self._next.pop(name, None)
+
+    def obey(self, words: Words) -> None:
+        """Take note of the words of a line, but for those of its moves and its feed rate."""
+        codes, values = words
+        beside = [code for code in codes if GROUPS.get(code) not in _OF_MOVES | {*M_ENDS}]
+        for code in beside:
+            if code in _ONCE:
+                self.say(code, f"{self._next.get(code) or self._said.get(code, '')}.")
+            else:
+                self.say(GROUPS.get(code) or _SWITCHES.get(code, code), code)
+        for letter in values.keys() - _LETTERS_OF_MOVES:
+            # A tool and its offsets stay; of any other word its own line says what it means.
+            self.say(letter if letter in "STHD" else f"{beside} {letter}", values[letter])
+
+    def hold_for(self, piece: int) -> None:
+        """Note what changed before the straight piece of this number."""
+        if self._next:
+            self._hash.update(repr((piece, sorted(self._next.items()))).encode())
+            self._said |= self._next
+            self._next.clear()
+
+    def sha256(self) -> str:
+        """Return the hash of all that was noted."""
+        return self._hash.hexdigest()
+
+
+_SAID_BY_NOBODY: Final = {
+    "radius": "G40",
+    "feed": "G94",
+    "spindle": "G97",
+    "length": "G49",
+    "offset": "G54",
+    "return": "G98",
+}
+_ONCE: Final = frozenset({"M0", "M1", "M6", "G4"})
+"""What happens each time that it is said."""
+_OF_MOVES: Final = frozenset({"motion", "plane", "units", "distance", "centre"})
+_LETTERS_OF_MOVES: Final = frozenset("XYZIJKRNF")
+_SWITCHES: Final = {f"M{code}": "spindle on" for code in (3, 4, 5)} | {
+    f"M{code}": "coolant" for code in (7, 8, 9)
+}
+"""M words that end each other."""
+
+
 class Drawing:
     """Collects the moves of a program.
 
     Attributes:
         line: Of the program, whose moves and remarks come next.
         units: Those that the program names first.
+        conditions: What the program says beside its moves.
         was_lost: Whether the place of the tool was known and no longer is, at some line.
         is_stopped: Whether a limit was reached.
     """
@@ -163,6 +232,7 @@ class Drawing:
     def __init__(self) -> None:
         self.line = 1
         self.units: Literal["mm", "inch"] | None = None
+        self.conditions = Conditions()
         self.was_lost = self.is_stopped = False
         self._moves: list[Move] = []
         self._piece_count = 0
@@ -199,6 +269,7 @@ class Drawing:
         pieces = len(points) - 1 if points else 1
         if not self.has_room(pieces):
             return False
+        self.conditions.hold_for(self._piece_count)
         self._piece_count += pieces
         self._moves.append(Move(kind, self.line, points))
         if kind == "rapid":
@@ -216,6 +287,7 @@ class Drawing:
 
     def add_feed(self, mm_min: float) -> None:
         """Take note of a feed rate at which something moves."""
+        self.conditions.say("F", mm_min)
         low, high = self._feeds or (mm_min, mm_min)
         self._feeds = (min(low, mm_min), max(high, mm_min))
 
@@ -242,6 +314,7 @@ class Drawing:
             is_over: Whether the program has its end.
         """
         self.line = line_count
+        self.conditions.hold_for(self._piece_count)
         if not is_over and not self.is_stopped:
             self.remark("The text has no end of the program (M2, M30 or %).")
         rapid_box = box_of(
@@ -262,6 +335,7 @@ class Drawing:
             line_count,
             list(self._remarks.values()),
             is_over and not self.is_stopped,
+            self.conditions.sha256(),
         )
 
 

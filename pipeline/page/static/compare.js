@@ -41,7 +41,9 @@ toolpaths.then((found) => {
   ];
   const isSame = inOrderA.length === inOrderB.length && inOrderA.every((piece, index) => piece === inOrderB[index]);
   const words = isSame
-    ? `Both programs move the tool in the same way: ${counted(inOrderA.length)}, one after the other.`
+    ? `The same ${counted(inOrderA.length)} are drawn of both, one after the other.`
+    : !layers[1].paths.length && !layers[2].paths.length
+    ? `The same places, in another order or number: ${counted(inOrderA.length)} in a, ${counted(inOrderB.length)} in b.`
     : `${counted(layers[0].paths.length)} in both, ${counted(layers[1].paths.length)} only in a, ${counted(layers[2].paths.length)} only in b.`;
   const box = around(a.box, b.box);
   const both = new Picture(`Both laid over each other. ${words}`, layers, box, a.picture.view);
