@@ -45,6 +45,7 @@ from pipeline.evidence.bundle import member, write_blob
 from pipeline.storage.artifacts import read_recorded, recorded_document
 from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
 from pipeline.storage.checksums import sum_line
+from pipeline.storage.program_verdict import refused_by
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 
@@ -199,7 +200,8 @@ class _Export:
         withheld = document["provenance"].get("withheld", [])
         left_out = [LeftOut(name, "withheld") for name in withheld]
         left_out += self._parts(found, document)
-        self._lines.writerow(line_of_run(found.run, document, left_out))
+        refusing = refused_by(self._reader, found.run)
+        self._lines.writerow(line_of_run(found.run, document, left_out, refusing))
 
     def _parts(self, found: FoundRun, document: dict[str, Any]) -> Iterator[LeftOut]:
         """Write links and attachments of a run; yield what of them is left out."""

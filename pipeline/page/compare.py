@@ -17,6 +17,7 @@ from pipeline.page.route import PageRoute
 from pipeline.page.run import CHECKED_BYTES, attachments_of, verdict_with
 from pipeline.page.words import Verdict, can_be_drawn, shortened, text_of
 from pipeline.storage.artifacts import recorded_document
+from pipeline.storage.program_verdict import refused_by
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.fields import RUN_ID_RULE, is_run_id
 
@@ -35,6 +36,7 @@ _FIELDS: Final = (
     *("workflow_session_id", "notes"),
 )
 """Compared for what is the same."""
+
 
 class _Path(msgspec.Struct):
     kind: str
@@ -117,7 +119,12 @@ def _page(
 ) -> Response:
     views = [each.view() for each in found]
     verdicts = [
-        verdict_with(each, attachments_of(reader, each, view["attachments"], CHECKED_BYTES))
+        verdict_with(
+            each,
+            view,
+            attachments_of(reader, each, view["attachments"], CHECKED_BYTES),
+            refused_by(reader, each.run),
+        )
         for each, view in zip(found, views, strict=True)
     ]
     return page(request, "compare.html", **compare_view(found, views, verdicts, moves))

@@ -9,7 +9,7 @@ from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDeps
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
-from pipeline.page.words import Verdict
+from pipeline.page.words import spoken_verdict
 from pipeline.storage.index.listing import RunPage
 from pipeline.storage.program_verdict import ProgramVerdict, program_verdict
 from pipeline.storage.reader import RunReader
@@ -39,15 +39,18 @@ async def ask_for_file(
 def _page(request: Request, reader: RunReader, sha256: str) -> Response:
     found = program_verdict(reader, sha256)
     listed = reader.list_runs(RunFilter(gcode_sha256=sha256, limit=_SHOWN_RUNS))
-    return page(request, "file.html", **file_view(found, listed))
+    decided = reader.rows_of(found.run_id)[0].risk_level if found.may_cut and found.run_id else None
+    return page(request, "file.html", **file_view(found, listed, decided))
 
 
-def file_view(found: ProgramVerdict, listed: RunPage) -> dict[str, Any]:
-    """Return what the page shows of a program: the verdict, and the runs that know it."""
-    head, _, reason = found.words.partition(": ")
+def file_view(found: ProgramVerdict, listed: RunPage, risk_level: str | None) -> dict[str, Any]:
+    """Return what the page shows of a program: the verdict, and the runs that know it.
+
+    `risk_level` is that of the run that releases it; None where none does.
+    """
     return {
         "sha256": found.sha256,
-        "verdict": Verdict(found.may_cut, head, reason),
+        "verdict": spoken_verdict(found.words, risk_level),
         "decided_by": found.run_id,
         "runs": listed.items,
         "has_more": listed.next_cursor is not None,

@@ -20,6 +20,7 @@ from pipeline.api.routes.toolpaths import get_toolpath, program_to_draw
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.run_view import merged_advisories
 from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.runs.words import program_doubt
 from pipeline.errors import IntegrityError, NotFoundError, RmosError, StoreNotReadyError
 from pipeline.ledger.reader import find_run_leaf
 from pipeline.page.rendering import markdown_html, page
@@ -34,6 +35,7 @@ from pipeline.page.words import (
 )
 from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.ledger_key import open_store_logs
+from pipeline.storage.program_verdict import refused_by
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.fields import is_sha256
 
@@ -130,7 +132,7 @@ def _page(
         ],
         given=reader.show(found).added.get("given", {}),
         proof=proof_of(deps, found.run),
-        refused_by=_refused_by(reader, found.run),
+        refused_by=refused_by(reader, found.run),
     )
     return page(request, "run.html", markdown=markdown_html, **view)
 
@@ -153,7 +155,7 @@ def run_view(
     return {
         "run": run,
         "document": document,
-        "verdict": verdict_with(found, attachments),
+        "verdict": verdict_with(found, document, attachments, refused_by),
         "decision": document["decision"],
         "rules": rules_of(document["feasibility"]),
         "feasibility": table_of(document["feasibility"]),
@@ -182,13 +184,19 @@ def run_view(
     }
 
 
-def verdict_with(found: FoundRun, attachments: Sequence[Attachment]) -> Verdict:
-    """Return the verdict of a run.
+def verdict_with(
+    found: FoundRun,
+    document: Mapping[str, Any],
+    attachments: Sequence[Attachment],
+    refused_by: str | None,
+) -> Verdict:
+    """Return the verdict of a run; arguments as for `run_view`.
 
-    A damaged attachment is a doubt, and so is a program that is missing or was not read.
+    A damaged attachment is a doubt, and so is a program that is missing or was not read, or that
+    the record does not name.
     """
     program = found.run.program
-    doubt = None
+    doubt = program_doubt(found.run, document)
     for each in attachments:
         name, is_program = each.ref["filename"], program and program.sha256 == each.ref["sha256"]
         if each.state == "damaged":
@@ -197,14 +205,7 @@ def verdict_with(found: FoundRun, attachments: Sequence[Attachment]) -> Verdict:
             doubt = f"the store does not have the program {name}"
         elif each.state == "not read" and is_program:
             doubt = f"the program {name} is too large to be read for this page"
-    return verdict_of(found.run, doubt)
-
-
-def _refused_by(reader: RunReader, run: StoredRun) -> str | None:
-    if run.program is None:
-        return None
-    refusing = reader.runs_of_program(run.program.sha256).refusing
-    return None if refusing is None or refusing.run_id == run.run_id else refusing.run_id
+    return verdict_of(found.run, doubt, refused_by)
 
 
 def _is_program_away(run: StoredRun, attachments: Sequence[Attachment]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.runs.words import words_of_run
+from pipeline.core.runs.words import refused_elsewhere, words_of_run
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_ROWS: Final = 300
@@ -25,24 +25,47 @@ class Verdict:
 
     Attributes:
         may_cut: Whether it may.
-        head: `MAY CUT` or `DO NOT CUT`.
-        reason: The first reason why not; empty where it may.
+        head: `MAY CUT` and what must be known first, or `DO NOT CUT`.
+        reason: The first reason why not, or what stands behind `MAY CUT`.
+        kind: `go`, `care` where something must be known first, or `stop`.
     """
 
     may_cut: bool
     head: str
     reason: str
+    kind: str
 
 
-def verdict_of(run: StoredRun, doubt: str | None = None) -> Verdict:
+def verdict_of(run: StoredRun, doubt: str | None = None, refused_by: str | None = None) -> Verdict:
     """Return the verdict of a stored run.
 
     Args:
         run: As the index has it, its file checked.
         doubt: What else is wrong with what would be cut; None where nothing is.
+        refused_by: Another run, which refuses the same program.
     """
-    head, _, reason = words_of_run(run, doubt).partition(": ")
-    return Verdict(head == "MAY CUT", head, reason)
+    words = words_of_run(run, doubt)
+    if words != "MAY CUT":
+        return spoken_verdict(words, run.risk_level)
+    if refused_by is not None:
+        return Verdict(True, *refused_elsewhere(refused_by), "care")
+    reason = "" if run.program else ": by what its artifact holds; it releases no file"
+    return spoken_verdict(f"{words}{reason}", run.risk_level)
+
+
+def spoken_verdict(words: str, risk_level: str | None) -> Verdict:
+    """Return a verdict that is said in words already.
+
+    Args:
+        words: `MAY CUT` or `DO NOT CUT`, and behind a colon why.
+        risk_level: Of the run that decided; None where none did.
+    """
+    head, _, reason = words.partition(": ")
+    if head != "MAY CUT":
+        return Verdict(False, head, reason, "stop")
+    if risk_level == "GREEN":
+        return Verdict(True, head, reason, "go")
+    return Verdict(True, f"{head}, with warnings", reason, "care")
 
 
 def can_be_drawn(run: StoredRun) -> bool:

@@ -64,6 +64,14 @@ def program_verdict(reader: RunReader, sha256: str) -> ProgramVerdict:
     return ProgramVerdict(sha256, False, None, "DO NOT CUT: no run knows these bytes.")  # 5.
 
 
+def refused_by(reader: RunReader, run: StoredRun) -> str | None:
+    """Return another run that refuses the program of a run; None where none does."""
+    if run.program is None:
+        return None
+    refusing = reader.runs_of_program(run.program.sha256).refusing
+    return None if refusing is None or refusing.run_id == run.run_id else refusing.run_id
+
+
 def _release(run: StoredRun) -> str:
     words = words_of_run(run)
     return f"{words}: these bytes are the program of the run {run.run_id} ({run.risk_level})."

@@ -30,7 +30,7 @@ async def test_what_differs_stands_side_by_side_under_both_verdicts(site: Site) 
     )
     page = await site.page("/compare?a=run_a&b=run_b")
     assert [each.words for each in page.all("p", class_="verdict")] == [
-        "✔ MAY CUT",
+        "◆ MAY CUT by this run alone: the run run_b refuses exactly the same file",
         "✖ DO NOT CUT: rim speed above the blade's limit",
     ]
     assert page.one("p", class_="severity").words.startswith("▲ CRITICAL Another program")

@@ -13,6 +13,7 @@ from tests.builders import (
     attachment,
     red_request,
     rosette_request,
+    router_request,
     run_request,
     sha256,
 )
@@ -82,9 +83,71 @@ async def test_a_program_that_a_blocked_run_lists_as_debug_is_nowhere(site: Site
 
 async def test_a_run_says_that_another_refuses_its_program(site: Site) -> None:
     site.api.add_runs(run_request(run_id=RUN), red_request(run_id="run_red"))
-    words = (await site.page(f"/run/{RUN}")).one("main").words
+    page = await site.page(f"/run/{RUN}")
+    alone = "◆ MAY CUT by this run alone: the run run_red refuses exactly the same file"
+    assert verdict(page) == alone
+    assert "verdict-go" not in (page.one("p", class_="verdict").attributes["class"] or "")
+    words = page.one("main").words
     assert "The run run_red refuses exactly the same program." in words
+    assert NO_OTHERS not in words
     assert "refuses" not in (await site.page("/run/run_red")).one("main").words
+    compared = await site.page(f"/compare?a={RUN}&b=run_red")
+    assert next(compared.all("p", class_="verdict")).words == alone
+
+
+NO_OTHERS = "a machine may cut by exactly these bytes"
+
+
+async def test_a_run_that_may_not_be_cut_offers_no_bytes_to_cut_by(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN, attachments=[attachment(DXF)]))
+    assert NO_OTHERS in panel(await site.page(f"/run/{RUN}"), "The program").words
+    damage(site, DXF, b"1\nSECTION\n")
+    page = await site.page(f"/run/{RUN}")
+    assert verdict(page).startswith("✖ DO NOT CUT")
+    assert NO_OTHERS not in page.one("main").words
+    assert sha256(GCODE) in panel(page, "The program").words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {
+                "outputs": None,
+                "attachments": [
+                    attachment(content, kind="gcode", filename=name)
+                    for content, name in ((b"G1 X1\n", "a.nc"), (b"G1 X2\n", "b.nc"))
+                ],
+            },
+            "✖ DO NOT CUT: it has 2 programs, and does not say which of them it cuts",
+        ),
+        ({"outputs": None}, "✖ DO NOT CUT: its record names no program"),
+        (
+            {"outputs": {"gcode_path": "jobs/part.nc"}},
+            "✖ DO NOT CUT: its record names no program",
+        ),
+        (
+            {"outputs": {"toolpaths": [1]}},
+            "✔ MAY CUT: by what its artifact holds; it releases no file",
+        ),
+    ],
+)
+async def test_a_run_that_names_no_program_releases_none(
+    changes: dict[str, Any], words: str, site: Site
+) -> None:
+    site.api.add_runs(run_request(run_id=RUN, **changes))
+    assert verdict(await site.page(f"/run/{RUN}")) == words
+
+
+async def test_warnings_are_part_of_the_verdict(site: Site) -> None:
+    site.api.add_runs(router_request(run_id=RUN), run_request(run_id="run_2"))
+    for path in (
+        f"/run/{RUN}",
+        f"/file?sha256={sha256(router_request()['outputs']['gcode_text'])}",
+    ):
+        page = await site.page(path)
+        assert verdict(page).startswith("◆ MAY CUT, with warnings"), path
+        assert page.one("title").words.startswith("MAY CUT, with warnings")
 
 
 async def test_a_row_that_its_artifact_does_not_confirm_shows_nothing(site: Site) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pipeline.core.layout import attachment_path
+from pipeline.core.runs.cut_program import GCODE_KIND
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.safety import CUTTABLE_RISKS
 from pipeline.core.visible_text import visible
@@ -103,8 +104,34 @@ class LeftOut(NamedTuple):
     why: str
 
 
+def program_doubt(run: StoredRun, document: Mapping[str, Any]) -> str | None:
+    """Return why no machine can cut by an artifact, whatever its decision is; None if one can.
+
+    A run without a program may be cut by the toolpaths or the operation plan that it holds.
+    """
+    if run.program is not None:
+        return None
+    attached = {ref["sha256"] for ref in document["attachments"] if ref["kind"] == GCODE_KIND}
+    if attached:
+        return f"it has {len(attached)} programs, and does not say which of them it cuts"
+    if _CUT_WITHOUT_PROGRAM.isdisjoint(run.hashes):
+        return "its record names no program"
+    return None
+
+
+_CUT_WITHOUT_PROGRAM: Final = frozenset({"toolpaths_sha256", "opplan_sha256"})
+
+
+def refused_elsewhere(run_id: str) -> tuple[str, str]:
+    """Return verdict and reason of a run that may be cut; the run `run_id` refuses its file."""
+    return "MAY CUT by this run alone", f"the run {run_id} refuses exactly the same file"
+
+
 def line_of_run(
-    run: StoredRun, document: Mapping[str, Any], left_out: Sequence[LeftOut]
+    run: StoredRun,
+    document: Mapping[str, Any],
+    left_out: Sequence[LeftOut],
+    refused_by: str | None = None,
 ) -> list[str]:
     """Return the cells of a run whose artifact is in the export.
 
@@ -112,11 +139,15 @@ def line_of_run(
         run: As its artifact says.
         document: The artifact.
         left_out: What is not in the export of what belongs to it.
+        refused_by: Another run, which refuses the same program.
     """
     program = run.program
+    verdict = words_of_run(run, _doubt(run, left_out) or program_doubt(run, document))
+    if verdict == "MAY CUT" and refused_by is not None:
+        verdict = ": ".join(refused_elsewhere(refused_by))
     values = {
         **document,
-        "verdict": words_of_run(run, _doubt(run, left_out)),
+        "verdict": verdict,
         "risk_level": run.risk_level,
         "block_reason": run.block_reason,
         "gcode_sha256": program and program.sha256,

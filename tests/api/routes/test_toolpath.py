@@ -75,7 +75,9 @@ async def test_large_text_that_became_an_attachment(api: Api) -> None:
 async def test_a_tag_by_program_and_version_is_not_sent_twice(api: Api) -> None:
     api.add_runs(saw(), saw("saw_2"))
     first = await api.get("/saw_1/toolpath")
-    assert first.headers["etag"] == combined_tag([sha256(GCODE.encode()), f"drawing {DRAWING_VERSION}"])
+    assert first.headers["etag"] == combined_tag(
+        [sha256(GCODE.encode()), f"drawing {DRAWING_VERSION}"]
+    )
     assert first.headers["cache-control"] == "private, no-cache"
     again = await api.get("/saw_1/toolpath", **{"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")

@@ -32,13 +32,17 @@ FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 TEXTS = st.text(st.sampled_from("=+-@;,|\"' \t\r\nab\uff1d\u202e"), max_size=12)
 
 
-def line(request: dict[str, Any], *left_out: LeftOut, legacy: bool = False) -> dict[str, str]:
+def line(
+    request: dict[str, Any],
+    *left_out: LeftOut,
+    legacy: bool = False,
+    refused_by: str | None = None,
+) -> dict[str, str]:
     artifact = document(request)
     path = f"runs/2025-12-18/{artifact['run_id']}.json"
     run: StoredRun = run_of_document(artifact, "ab" * 32, path, 1, source(0))
-    return dict(
-        zip(COLUMNS, line_of_run(run._replace(legacy=legacy), artifact, left_out), strict=True)
-    )
+    cells = line_of_run(run._replace(legacy=legacy), artifact, left_out, refused_by)
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def test_a_line_says_what_the_artifact_says() -> None:
@@ -69,6 +73,11 @@ def test_only_a_run_that_may_be_cut_is_said_to_be_one() -> None:
     assert (blocked["gcode_sha256"], blocked["status"]) == ("", "BLOCKED")
     assert line(run_request(), legacy=True)["verdict"].startswith("DO NOT CUT: it is history")
     assert line(run_request(machine_id=ABSENT))["machine_id"] == ""
+    unnamed = line(run_request(outputs=None))["verdict"]
+    assert unnamed == "DO NOT CUT: its record names no program"
+    alone = "MAY CUT by this run alone: the run r refuses exactly the same file"
+    assert line(run_request(), refused_by="r")["verdict"] == alone
+    assert line(red_request(), refused_by="r")["verdict"] == blocked["verdict"]
     corrupt = dict(zip(COLUMNS, line_of_corrupt("r", "2025-12-18T14:03:22Z", "why"), strict=True))
     assert corrupt["verdict"].startswith("DO NOT CUT: ")
     assert {name for name, value in corrupt.items() if value} == {
