@@ -66,7 +66,8 @@ class AuditedIndex(Protocol):
         """Copy the rows that `begin` sees into a plan; return why they cannot be read, if so.
 
         Of an extent that is not everything: of runs made on its dates, and of those that the plan
-        wants; with what has no date, also of advisories without a run.
+        wants; with what has no date, also of advisories without a run. Of a part, also which
+        requests are quarantined in its folders.
         """
 
     def end(self) -> None:
@@ -180,6 +181,8 @@ class IndexInFile:
                 plan.execute(queries.WANT_MADE, span)
             if extent.takes_rest and not extent.is_everything:
                 plan.execute(queries.WANT_REST)
+            if extent.part is not None:
+                plan.execute(queries.COPY_REQUESTS)
             for statement in queries.COPY_ROWS if extent.is_everything else queries.COPY_WANTED:
                 plan.execute(statement)
             plan.execute("COMMIT")
@@ -270,6 +273,7 @@ _MADE: Final = select(runs.c.run_id).where(
 _OF_NO_RUN: Final = select(advisories.c.run_id).where(
     ~select(runs.c.run_id).where(runs.c.run_id == advisories.c.run_id).exists()
 )
+_REQUESTS_KEPT: Final = select(runs.c.request_sha256).where(runs.c.status.in_(["BLOCKED", "ERROR"]))
 _KNOWN: Final = select(runs.c.run_id).where(runs.c.run_id.in_(select(each_of("run_ids"))))
 _OF_RUNS: Final = tuple(
     (table.name, select(table).where(table.c.run_id.in_(select(each_of("run_ids")))))
@@ -306,6 +310,8 @@ class IndexInDatabase:
                 self._add(plan, queries.WANT, _MADE, start=start, end=end)
             if extent.takes_rest:
                 self._add(plan, queries.WANT, _OF_NO_RUN)
+            if extent.part is not None:
+                self._add(plan, queries.ADD_REQUEST, _REQUESTS_KEPT)
             wanted = plan.execute(queries.WANTED)
             while some := wanted.fetchmany(_COPIED_AT_ONCE):
                 run_ids = json.dumps([run_id for (run_id,) in some])

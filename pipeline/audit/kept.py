@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.audit.journal import AUDITS_FOLDER, journal_name, read_report, upload_journal
 from pipeline.audit.rules.parts import AuditPart, JoinedFindings, sum_of
 from pipeline.core.store.files import Files, NotAFileError, OpenFile, ReadableFiles
-from pipeline.errors import NotFoundError
+from pipeline.errors import IntegrityError, NotFoundError
 from schemas.fields import is_audit_id
 
 _LINE_LIMIT_BYTES = 64 * 1024
@@ -115,8 +115,7 @@ def join_parts(files: Files, part: AuditPart) -> dict[str, Any] | None:
     None where a part has no report yet. Of the same parts it is the same.
 
     Raises:
-        IntegrityError: What is there is not the report of a part.
-        NotFoundError: The findings of a part are gone.
+        IntegrityError: What is there is not the report of a part, or its findings are gone.
         StoreError: The disk failed, or a bucket does not answer.
     """
     parts = AuditPart.all_of(part.whole, part.count)
@@ -136,7 +135,9 @@ def _joined(
         try:
             opened = files.open(journal_name(part.audit_id))
         except FileNotFoundError as error:
-            raise NotFoundError(f"The findings of the audit {part.audit_id} are gone.") from error
+            raise IntegrityError(
+                f"Expected the findings of a part at {journal_name(part.audit_id)}, found none."
+            ) from error
         with closing(opened) as file:
             for line in _lines(file, 0):
                 document = _document(line)

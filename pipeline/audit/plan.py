@@ -27,6 +27,7 @@ from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.archives import ArchiveRecord, is_gone
 from schemas.audit_request import AuditScope
+from schemas.fields import is_sha256
 
 RunRow: TypeAlias = tuple[str | None, bool, str, str | None, int | None, int, int, int]
 """run_id, whether it is of kind run, date, sha256, size, broker time, number, offset."""
@@ -77,11 +78,16 @@ class AuditPlan:
         self._db = _with_date_of(ScratchDatabase.make(path))
         self._db.create_function("is_gone", 1, partial(is_gone, files))
         self._db.create_function("is_dated", 1, self._is_dated)
+        self._db.create_function("is_listed", 1, self._is_listed)
         self._db.executescript(queries.TABLES)
 
     def _is_dated(self, date: str) -> bool:
         """Return whether leaves of a date are kept for their date."""
         return not self._reads_strays and self._has_date(date)
+
+    def _is_listed(self, blob_sha256: object) -> bool:
+        """Return whether the folder of a blob is looked at."""
+        return is_sha256(str(blob_sha256)) and self._extent.has_folder(str(blob_sha256)[:2])
 
     def close(self) -> None:
         """Close the file."""

@@ -55,6 +55,7 @@ CREATE TABLE dates_asked (date TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE runs_asked (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE wanted (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE strays (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE requests (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 ATTACH_INDEX: Final = "ATTACH 'file:{0}?mode=ro' AS store"
@@ -78,6 +79,12 @@ WANT_MADE: Final = """INSERT OR IGNORE INTO wanted
     SELECT run_id FROM store.runs WHERE created_at_us >= ? AND created_at_us < ?"""
 WANT_REST: Final = """INSERT OR IGNORE INTO wanted
     SELECT run_id FROM store.advisories WHERE run_id NOT IN (SELECT run_id FROM store.runs)"""
+# Quarantined requests of all dates, in the folders of a part. One of a run that is OK is looked up.
+ADD_REQUEST: Final = f"""INSERT OR IGNORE INTO requests
+    SELECT {BLOB_PATH.format("quarantine", "?1")} WHERE is_listed(?1)"""
+COPY_REQUESTS: Final = f"""INSERT OR IGNORE INTO requests
+    SELECT {BLOB_PATH.format("quarantine", "request_sha256")} FROM store.runs
+    WHERE status IN ('BLOCKED', 'ERROR') AND is_listed(request_sha256)"""
 WANT: Final = "INSERT OR IGNORE INTO wanted VALUES (?)"
 WANTED: Final = "SELECT run_id FROM wanted"
 ADD_ROWS: Final = "INSERT INTO {0} VALUES ({1})"
@@ -197,7 +204,8 @@ UNEXPECTED_NAMES: Final = """SELECT value FROM json_each(?) WHERE NOT EXISTS
     (SELECT 1 FROM expected WHERE date = ? AND name = value)"""
 BLOB_PATHS: Final = "SELECT path FROM blobs WHERE path GLOB ? || '/*' ORDER BY path"
 NAMED_BLOBS: Final = "SELECT path, named_by FROM blobs WHERE path BETWEEN ? AND ? ORDER BY path"
-IS_BLOB_NAMED: Final = "SELECT 1 FROM blobs WHERE path = ?"
+IS_BLOB_NAMED: Final = """SELECT 1 FROM blobs WHERE path = ?1
+    UNION ALL SELECT 1 FROM requests WHERE path = ?1"""
 DATE_OF_RUN: Final = "SELECT date FROM runs WHERE run_id = ?"
 HAS_ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"
 HAS_ROW_OF_PATH: Final = "SELECT 1 FROM run_rows WHERE artifact_path = ?"

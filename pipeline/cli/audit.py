@@ -236,6 +236,7 @@ def _scope(everything: bool, dates: list[str] | None, run_ids: list[str] | None)
 
 def _request(audit_id: str, scope: dict[str, Any], mode: str) -> "AuditRequest":
     """Return the request; what no worker would take is refused here."""
+    from pipeline.audit.rules.parts import AuditPart
     from pipeline.audit.rules.request import judge_audit_record
     from pipeline.core.envelope import Rejected
     from pipeline.core.json.canonical import canonical_json
@@ -244,6 +245,8 @@ def _request(audit_id: str, scope: dict[str, Any], mode: str) -> "AuditRequest":
     found = judge_audit_record(audit_id.encode("utf-8", "replace"), canonical_json(document))
     if isinstance(found, Rejected):
         raise InputError(f"{found.message} Nothing was asked.")
+    if (part := AuditPart.of(found)) is not None:
+        raise InputError(f"{audit_id} names a part: ask for the audit {part.whole}, by its id.")
     return found
 
 

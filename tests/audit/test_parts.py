@@ -1,6 +1,6 @@
 """An audit of dates keeps these alone, and parts say together what an audit of the whole says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.audit import queries
+from pipeline.audit.audited_store import IndexInFile
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.parts import AuditPart, JoinedFindings, sum_of
 from pipeline.core.json.canonical import canonical_json
@@ -17,6 +18,7 @@ from schemas.audit_report import AuditReport
 from schemas.audit_request import AuditRequest
 from tests.audit import test_store_audit as damages
 from tests.audit.audited import (
+    LARGE_GCODE,
     Audited,
     add_advisories,
     add_file,
@@ -29,8 +31,6 @@ from tests.audit.audited import (
 )
 from tests.audit.test_finding_texts import STORES
 from tests.storage.stores import change_index
-
-DATES = ("2025-12-18", "2025-12-19", "2025-12-20")
 
 
 def in_parts(
@@ -138,10 +138,17 @@ def test_each_part_has_its_own_moment_and_the_whole_the_leaves_that_all_have_rea
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    return counted_rows(monkeypatch)
+
+
+def counted_rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """Return how many rows each table of a plan has, once all of them are there, for each audit."""
     counted: list[dict[str, int]] = []
     resolve = AuditPlan.resolve
-    tables = ("run_leaves", "advisory_leaves", "run_rows", "advisory_rows", "attachment_rows")
+    tables = (
+        *("run_leaves", "advisory_leaves", "run_rows", "advisory_rows", "attachment_rows"),
+        "strays",
+    )
 
     def counting(plan: AuditPlan, **given: Any) -> None:
         counted.append({name: plan.value(f"SELECT count(*) FROM {name}") for name in tables})
@@ -167,11 +174,11 @@ def test_the_plan_of_a_date_has_what_is_of_the_date_alone(
     of_date, of_runs = kept
     assert of_date == {
         "run_leaves": 2, "advisory_leaves": 0,
-        "run_rows": 2, "advisory_rows": 0, "attachment_rows": 0,
+        "run_rows": 2, "advisory_rows": 0, "attachment_rows": 0, "strays": 0,
     }  # fmt: skip
     assert of_runs == {
         "run_leaves": 1, "advisory_leaves": 1,
-        "run_rows": 1, "advisory_rows": 1, "attachment_rows": 1,
+        "run_rows": 1, "advisory_rows": 1, "attachment_rows": 1, "strays": 0,
     }  # fmt: skip
 
 
@@ -185,6 +192,25 @@ def test_the_plan_of_a_part_has_its_share_and_all_parts_have_everything_once(
     whole, *parts = kept
     assert {name: sum(each[name] for each in parts) for name in whole} == whole
     assert max(each["run_leaves"] for each in parts) < whole["run_leaves"] / 2
+
+
+def test_a_part_looks_up_no_request_that_a_row_explains(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index has no order by request: each look reads the whole table."""
+    asked: list[str] = []
+    look_up = IndexInFile.requests_of_runs
+
+    def counting(index: IndexInFile, hashes: Sequence[str]) -> set[str]:
+        asked.extend(hashes)
+        return look_up(index, hashes)
+
+    monkeypatch.setattr(IndexInFile, "requests_of_runs", counting)
+    withheld = run("withheld", outputs={"gcode_text": LARGE_GCODE, "gcode_path": "/jobs/17.nc"})
+    add_runs(store, [run_record(withheld, 11)])
+    for part in AuditPart.all_of("a", 3):
+        assert audit(store, audit_id=part.audit_id).findings == []
+    assert len(asked) == 1, "that of the run which is OK"
 
 
 def test_rows_of_a_date_are_found_without_reading_a_table(store: Path) -> None:

@@ -19,12 +19,14 @@ from pipeline.api.application import create_api
 from pipeline.audit import journal
 from pipeline.audit.audited_store import AuditedStore, audited_store
 from pipeline.audit.checks.logs import BrokerView
+from pipeline.audit.journal import write_report
 from pipeline.audit.rules.finding import VERSIONS_NOT_SEEN
 from pipeline.audit.worker import handler
 from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.consumers.engine.readiness import Backoff
+from pipeline.core.store.files import Files
 from pipeline.errors import StoreAwayError, StoreError
 from pipeline.page.pages import pages
 from pipeline.settings import Settings
@@ -47,6 +49,8 @@ from tests.audit.audited import (
     blob,
     make_audited,
 )
+from tests.audit.test_parts import check_same as check_same_in_parts
+from tests.audit.test_parts import counted_rows, in_parts
 from tests.audit.worker.test_handler import NOW, Audits, Told
 from tests.bucket.buckets import commit, shared_settings
 from tests.bucket.servers import BUCKET, overwritten, point_at, s3_client
@@ -393,7 +397,7 @@ async def test_hosts_share_an_audit_in_parts_and_say_what_is_said_of_a_disk(
     bucket: Attacked,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One host dies when the findings of its part are an object, and before there is a report."""
+    """One host dies when the report of its part is there, and never comes back."""
     host = audits.root
     root = shutil.copytree(disk, host / "damaged")
     damaged = {path: content for each in DAMAGES.values() for path, content in each.items()}
@@ -405,17 +409,23 @@ async def test_hosts_share_an_audit_in_parts_and_say_what_is_said_of_a_disk(
                 add_file(root / path, content)
     settings = made.model_copy(update={"audit_processes": 0, "audit_parts": 3})
     told, auditing = Told(settings), Auditing(settings, store, lambda: KEYS, list, lambda: NOW)
-    in_parts = Audits(host, AuditHandler(auditing, told, Backoff(0.001)), told)
-    await in_parts.handle(audit_id="in_parts")
-    asked = told.of("requests")
+
+    def on_host(name: str) -> Audits:
+        monkeypatch.setenv("XDG_STATE_HOME", str(host / name))
+        return Audits(host, AuditHandler(auditing, told, Backoff(0.001)), told)
+
+    await on_host("a").handle(audit_id="in_parts")
+    first, second, third = told.of("requests")
     with monkeypatch.context() as patch:
         patch.setattr(handler, "write_report", killed)
         with pytest.raises(StoreError, match="killed"):
-            await in_parts.handle(**asked[0])
-    for each in reversed(asked):
-        monkeypatch.setenv("XDG_STATE_HOME", str(host / each["audit_id"]))
-        await in_parts.handle(**each)
+            await on_host("a").handle(**first)
+    await on_host("b").handle(**second)
+    assert told.of("reports") == []
+    await on_host("c").handle(**third)
     (report,) = told.of("reports")
+    await on_host("b").handle(**first)
+    assert told.of("reports") == [report] * 2
     lines = store.files.read("audits/in_parts.ndjson", 1 << 20).splitlines()
     found = {(each["code"], each["path"]) for each in map(json.loads, lines)}
     whole = audit(root)
@@ -427,7 +437,31 @@ async def test_hosts_share_an_audit_in_parts_and_say_what_is_said_of_a_disk(
     assert journals_in(host) == []
 
 
-def killed(*_: object) -> None:
+def test_parts_find_in_a_database_what_a_leaf_alone_says(
+    store: AuditedStore, made: Settings, bucket: Attacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run without its file, whose row says another date: the leaves are read once more."""
+    with monkeypatch.context() as patch:
+        kept = counted_rows(patch)
+        in_parts(lambda audit_id: audit_store(store, audit_id=audit_id))
+        audit_store(store)
+    *parts, rows = kept
+    assert {name: sum(each[name] for each in parts) for name in rows} == rows
+    bucket.put("runs/2025-12-18/run_3.json", None)
+    assert made.index_url is not None
+    move = "UPDATE runs SET created_at_us = created_at_us - %s WHERE run_id = 'run_3'"
+    days_us = 10_000 * 86_400_000_000
+    with psycopg.connect(made.index_url.get_secret_value(), autocommit=True) as database:
+        database.execute(move, (days_us,))
+        whole = audit_store(store)
+        found, report = in_parts(lambda audit_id: audit_store(store, audit_id=audit_id))
+        database.execute(move, (-days_us,))
+    assert whole.codes == {"FILE_MISSING"}
+    check_same_in_parts(found, report, whole)
+
+
+def killed(files: Files, report: dict[str, Any]) -> None:
+    write_report(files, report)
     message = "killed"
     raise StoreError(message)
 

@@ -157,3 +157,9 @@ def test_what_a_producer_wrote_does_not_act_on_a_terminal(
     done = rmos("audit", "file", str(artifact))
     assert done.status == 5
     assert b"\x1b" not in done.out
+
+
+def test_a_part_of_an_audit_is_not_asked_for_by_itself(rmos: CommandLine) -> None:
+    done = rmos("audit", "run", "--audit-id", "daily.part-2-of-3")
+    assert done.status == 2
+    assert "names a part: ask for the audit daily, by its id" in done.err

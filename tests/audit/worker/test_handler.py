@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.audit.audited_store import audited_folder
 from pipeline.audit.checks.logs import BrokerView
-from pipeline.audit.journal import AuditJournal, report_name, write_report
+from pipeline.audit.journal import AuditJournal, journal_name, report_name, write_report
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.worker import handler
 from pipeline.audit.worker import run as audit_run
@@ -199,6 +199,16 @@ async def test_an_audit_of_dates_is_never_cut_into_parts(audits: Audits) -> None
     await in_parts.handle(scope={"dates": ["2025-12-18"]})
     assert in_parts.told.of("requests") == []
     assert len(in_parts.told.of("reports")) == 1
+
+
+async def test_a_part_without_its_findings_is_a_dead_letter(audits: Audits) -> None:
+    in_parts, asked = await ask_in_parts(audits.root)
+    for each in asked[:2]:
+        await in_parts.handle(**each)
+    (audits.root / journal_name(asked[0]["audit_id"])).unlink()
+    await in_parts.handle(**asked[2])
+    assert in_parts.told.codes() == ["ARTIFACT_CORRUPT"]
+    assert in_parts.told.of("reports") == []
 
 
 async def test_a_part_of_another_mode_is_a_conflict(audits: Audits) -> None:
