@@ -130,6 +130,18 @@ def _page(
     return page(request, "compare.html", **compare_view(found, views, verdicts, moves))
 
 
+NOT_COMPARED: Final = "Programs are withheld or not named: they are not compared."
+
+
+def meaning_of(severity: str, runs: Sequence[FoundRun]) -> str:
+    """Return what a severity means of two runs; no program is said to be the same on a guess."""
+    if severity == "CRITICAL" or all(each.run.program for each in runs):
+        return SEVERITIES[severity]
+    if severity == "WARNING":
+        return f"The evaluation or its score is another one. {NOT_COMPARED}"
+    return f"Risk, status and evaluation are the same. {NOT_COMPARED}"
+
+
 def compare_view(
     runs: Sequence[FoundRun],
     views: Sequence[dict[str, Any]],
@@ -164,7 +176,7 @@ def compare_view(
             for each, view, verdict, drawn in zip(runs, views, verdicts, moves, strict=True)
         ],
         "diff": diff,
-        "meaning": SEVERITIES[diff["diff_severity"]],
+        "meaning": meaning_of(diff["diff_severity"], runs),
         "changed": list(_changed(diff["diff"])),
         "items": items,
         "items_left_out": len(diff["items"]) - len(items),

@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -42,29 +43,42 @@ _HEADER_LIMIT_CHARACTERS: Final = 1024
 _HEADERS_LIMIT: Final = 100
 
 Code = Annotated[str | None, Query(max_length=64)]
+Source = Annotated[str | None, Query(max_length=500)]
 
 
 @router.get("/dead-letters")
-async def list_dead_letters(request: Request, deps: ApiDeps, code: Code = None) -> Response:
+async def list_dead_letters(
+    request: Request, deps: ApiDeps, code: Code = None, source: Source = None
+) -> Response:
     """Return the dead letters that were written last, by their codes."""
     try:
-        view = letters_view(await deps.broker.newest_dead_letters(), code or None)
+        view = letters_view(await deps.broker.newest_dead_letters(), code or None, source or None)
     except BrokerError as error:
-        return page(request, "dead_letters.html", 503, away=str(error), code=code or None)
+        return page(request, "dead_letters.html", 503, away=str(error))
     return page(request, "dead_letters.html", away=None, **view)
 
 
-def letters_view(found: NewestDeadLetters, code: str | None) -> dict[str, Any]:
+def letters_view(
+    found: NewestDeadLetters, code: str | None, source: str | None = None
+) -> dict[str, Any]:
     """Return what the page shows of the last dead letters, the last one first.
 
     Args:
         found: As far as one look goes.
         code: Only those of this code; None for all.
+        source: Only those of the record `topic/partition/offset`; None for all.
     """
     letters = found.letters.selected(DeadLetterFilter())[::-1]
-    shown = [letter for letter in letters if code in {None, letter.code}]
+    shown = [
+        letter
+        for letter in letters
+        if code in {None, letter.code} and source in {None, str(letter.source)}
+    ]
+    chosen = {"code": code, "source": source}
     return {
         "code": code,
+        "source": source,
+        "here": f"/dead-letters?{urlencode({k: v for k, v in chosen.items() if v})}".rstrip("?"),
         "codes": [
             (name, count, dead_letter_code(name).meaning)
             for name, count in Counter(letter.code for letter in letters).most_common()

@@ -32,6 +32,9 @@ _NAMES: Final = {
 }
 """What the requests of a group are about, and the command that starts its worker."""
 
+_LATE_SECONDS: Final = 60
+"""A record that waits for longer is a fault, but for an audit, which takes its time."""
+
 _FLOOD_SHARE: Final = 0.5
 _FLOOD_LEAST: Final = 0.2
 """In letters a second: one every five seconds."""
@@ -101,6 +104,7 @@ async def show_flow(request: Request, deps: ApiDeps, paused: bool = False) -> Re
         away=away,
         paused=paused,
         checks=sorted(checks.items()),
+        is_ready=all(checks.values()),
         reasons=list(deps.reasons()),
         events=list(map(event_view, deps.broker.events.newest_first())),
         **view,
@@ -165,6 +169,9 @@ def _group_view(
         for member in group.members
     ]
     held = len(places.intersection(place for each in group.members for place in each.holds))
+    waiting = {each.place for each in group.positions if each.lag}
+    without = waiting.difference(place for each in group.members for place in each.holds)
+    seconds = _seconds_since(group.oldest_ms)
     told_rate = rates.per_second(f"{group.name} told")
     lost = sum(each.lost for each in group.positions)
     not_stored = None
@@ -180,21 +187,31 @@ def _group_view(
     elif not held:
         state = "has no worker"
         fault = f"No worker holds a partition: start one with {command}."
+    elif without:
+        state = "stands"
+        fault = (
+            f"{len(without)} of {len(places)} partitions have records that wait and no worker: "
+            "rmos offsets show names them."
+        )
+    elif seconds is not None and seconds > _LATE_SECONDS and not group.name.endswith(".audit"):
+        state = "stands"
+        fault = f"The oldest record waits for {_age(seconds)}: rmos offsets show names what holds."
     elif group.lag and told_rate == 0:
         state = "stands"
         fault = f"{group.lag:,} records wait and none is told: rmos offsets show names what holds."
     return GroupView(
         what, group.name, state, group.came, not_stored, group.lag,
-        rates.per_second(f"{group.name} came"), told_rate, _age(group.oldest_ms),
+        rates.per_second(f"{group.name} came"), told_rate, "" if seconds is None else _age(seconds),
         workers, held, len(places), fault,
     )  # fmt: skip
 
 
-def _age(oldest_ms: int | None) -> str:
-    at = moment_of(oldest_ms)
-    if at is None:
-        return ""
-    seconds = max(math.floor((datetime.now(UTC) - at).total_seconds()), 0)
+def _seconds_since(milliseconds: int | None) -> int | None:
+    at = moment_of(milliseconds)
+    return None if at is None else max(math.floor((datetime.now(UTC) - at).total_seconds()), 0)
+
+
+def _age(seconds: int) -> str:
     for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length:,} {unit}"

@@ -43,10 +43,12 @@ class Match:
     Attributes:
         path: Its page; None where it has none.
         words: What it is.
+        is_it: Whether that page is about what was looked for, and not only related to it.
     """
 
     path: str | None
     words: str
+    is_it: bool = True
 
 
 @router.get("/search")
@@ -60,7 +62,7 @@ async def search(
 def _answer(request: Request, deps: ApiDependencies, wanted: str) -> Response:
     matches = list(_matches(deps, wanted)) if len(wanted) <= _LONGEST else []
     paths = {match.path for match in matches}
-    if len(paths) == 1 and (path := paths.pop()) is not None:
+    if all(match.is_it for match in matches) and len(paths) == 1 and (path := paths.pop()):
         return RedirectResponse(path, _SEE_OTHER)
     shown, digest = matches[:MOST_NAMED], wanted.lower()
     return page(
@@ -78,6 +80,10 @@ def _matches(deps: ApiDependencies, wanted: str) -> Iterator[Match]:
     reader = deps.reader
     if is_sha256(wanted.lower()):
         yield from map(_match, reader.named_by_hash(wanted.lower()))
+        refusing = reader.runs_of_program(wanted.lower()).refusing
+        if refusing is not None:
+            words = f"a program that the run {refusing.run_id} refuses"
+            yield Match(f"/run/{refusing.run_id}", words, is_it=False)
     elif _RECORD.fullmatch(wanted):
         yield from _of_record(deps, wanted)
     else:
@@ -122,11 +128,21 @@ def _of_record(deps: ApiDependencies, wanted: str) -> Iterator[Match]:
             found = logs.open(log)
             index = found.index_of(record.offset)
             if index is not None:
-                yield _of_leaf(found.leaf(index), f"leaf {index:,} of the log {log.path}")
+                leaf, place = found.leaf(index), f"leaf {index:,} of the log {log.path}"
+                yield from _of_leaf(deps.reader, leaf, wanted, place)
 
 
-def _of_leaf(leaf: LedgerLeaf, place: str) -> Match:
+def _of_leaf(reader: RunReader, leaf: LedgerLeaf, record: str, place: str) -> Iterator[Match]:
+    """Yield what a record made; of one that was refused, the run that it did not make apart."""
     of_run = f" {leaf.run_id}" if leaf.run_id and leaf.kind != "rejected" else ""
     because = f" ({leaf.code})" if leaf.code else ""
-    path = f"/run/{leaf.run_id}" if leaf.run_id and leaf.kind != "rejected" else None
-    return Match(path, f"This record {_OUTCOMES[leaf.kind]}{of_run}{because}: {place}")
+    said = f"This record {_OUTCOMES[leaf.kind]}{of_run}{because}: {place}"
+    if leaf.kind in {"conflict", "rejected"}:
+        yield Match(f"/dead-letters?source={record}", said, is_it=False)
+        if leaf.kind == "conflict":
+            words = f"The run {leaf.run_id}, which another request made"
+            yield Match(f"/run/{leaf.run_id}", words, is_it=False)
+    elif leaf.run_id and _has_run(reader, leaf.run_id):
+        yield Match(f"/run/{leaf.run_id}", said)
+    else:
+        yield Match(None, f"{said}. This run is not stored here")

@@ -50,6 +50,22 @@ async def test_equal_runs_differ_in_nothing(site: Site) -> None:
     assert "shop_saw_2" in next(each for each in page.all("details") if "same" in each.words).words
 
 
+@pytest.mark.parametrize("score", [12, 13])
+async def test_programs_that_are_withheld_are_not_said_to_be_the_same(
+    score: int, site: Site
+) -> None:
+    request = red_request()
+    outputs = request["outputs"] | {"gcode_text": "G1 X666\n"}
+    feasibility = request["feasibility"] | {"score": score}
+    site.api.add_runs(
+        red_request(run_id="run_a"),
+        red_request(run_id="run_b", outputs=outputs, feasibility=feasibility),
+    )
+    words = (await site.page("/compare?a=run_a&b=run_b")).one("p", class_="severity").words
+    assert words.endswith("Programs are withheld or not named: they are not compared.")
+    assert "program, risk" not in words.lower()
+
+
 async def test_what_cannot_be_compared_is_said(site: Site) -> None:
     site.api.add_runs(run_request(run_id="run_a"))
     page = await site.page("/compare?a=run_a&b=run_x", 404)

@@ -95,6 +95,7 @@ async def test_the_newest_is_first_and_leads_to_its_page(tmp_path: Path) -> None
     async with site_over(tmp_path / "store", broker=Looks(*letters, unread=7)) as site:
         page = await site.page("/dead-letters")
         only = await site.page("/dead-letters?code=INVALID_JSON")
+        of_record = await site.page("/dead-letters?source=rmos.runs.requests/1/1")
     codes, listed = page.all("tbody")
     assert [row.words.split()[:2] for row in codes.all("tr")] == [
         ["2", "INVALID_IDENTITY"],
@@ -107,6 +108,9 @@ async def test_the_newest_is_first_and_leads_to_its_page(tmp_path: Path) -> None
     ]
     assert "7 older ones were not read" in page.one("main").words
     assert len(list(list(only.all("tbody"))[1].all("tr"))) == 1
+    assert "All that the broker keeps was read" not in page.one("main").words
+    (link,) = list(of_record.all("tbody"))[1].all("a")
+    assert link.attributes["href"] == f"/dead-letters/{LETTERS}/1/0"
 
 
 async def test_a_letter_says_why_and_how_to_bring_it_back(tmp_path: Path) -> None:

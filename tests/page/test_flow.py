@@ -1,6 +1,7 @@
 """The page of the flow: what came, what is stored, what is told, and who is at fault."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def test_rates_are_those_between_the_looks() -> None:
 @pytest.mark.parametrize(
     ("found", "state"),
     [
+        (group(committed=90, holds=1), "stands"),
         (group(holds=0), "has no worker"),
         (group(committed=3, begin=5), "has lost records"),
         (group(committed=90), "stands"),
@@ -109,6 +111,16 @@ def test_what_is_at_fault_is_named(found: GroupLook, state: str) -> None:
     view = seen(look(found, at=0.0), look(found, at=3.0))
     assert view["groups"][0].state == state
     assert bool(view["faults"]) == (state != "flows")
+
+
+@pytest.mark.parametrize(
+    ("name", "age_seconds", "state"),
+    [("persist", 90, "stands"), ("persist", 0, "flows"), ("audit", 90, "flows")],
+)
+def test_a_record_that_waits_too_long_is_a_fault(name: str, age_seconds: int, state: str) -> None:
+    oldest_ms = int((time.time() - age_seconds) * 1000)
+    (view,) = seen(look(group(name, committed=90, oldest_ms=oldest_ms)))["groups"]
+    assert view.state == state
 
 
 def test_a_flood_of_refusals_is_named_and_a_few_are_not() -> None:
@@ -130,7 +142,19 @@ async def test_the_page_says_who_holds_what(tmp_path: Path) -> None:
     assert "Advisories: No worker holds a partition: start one with rmos worker advise." in text
     assert "1, with 2 of 2 partitions" in text
     assert "1,234 are kept" in text
+    assert "It flows" not in text
     assert SEEN in page.one("main").text
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_it_flows_only_where_every_check_holds(is_ready: bool, tmp_path: Path) -> None:
+    async def checks() -> dict[str, bool]:
+        return {"broker answers": True, "index readable": is_ready}
+
+    async with site_over(tmp_path / "store", broker=Looks(look(group()))) as site:
+        object.__setattr__(site.api.deps, "checks", checks)
+        text = (await site.page("/flow")).one("main").words
+    assert ("It flows" in text) == is_ready
 
 
 async def test_it_renews_itself_until_it_is_paused(tmp_path: Path) -> None:

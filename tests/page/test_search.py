@@ -2,10 +2,12 @@
 
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
 
+from pipeline.page.search import _of_leaf
 from pipeline.storage.index.named import BY_ADVISORY, by_hash
 from pipeline.storage.index.run_index import INDEX_FILE
 from tests.builders import GCODE, advisory_request, attachment, red_request, run_request, sha256
@@ -78,12 +80,38 @@ async def test_a_record_leads_to_what_it_made(
     monkeypatch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS)
     async with site_over(proven_store(tmp_path / "store")) as site:
         assert await found(site, "rmos.runs.requests/0/1") == "/run/saw_red"
-        assert await found(site, "rmos.runs.requests/0/3") == "/run/saw_1"
+        conflict = await site.page("/search?q=rmos.runs.requests/0/3")
+        links = [each.attributes["href"] for each in conflict.one("ul", class_="matches").all("a")]
+        assert links == ["/dead-letters?source=rmos.runs.requests/0/3", "/run/saw_1"]
+        assert "was refused: another request has this id" in conflict.one("main").words
         assert await found(site, "rmos.advisories.requests/0/1") == "/run/saw_red"
         letter = "rmos.runs.dead-letters/0/12"
         assert await found(site, letter) == f"/dead-letters/{letter}"
         await site.page("/search?q=rmos.runs.requests/0/99", 404)
         await site.page("/search?q=rmos.runs.requests/9/0", 404)
+
+
+async def test_a_refused_program_leads_to_who_refuses_it(site: Site) -> None:
+    site.api.add_runs(red_request(run_id="run_red"))
+    page = await site.page(f"/search?q={sha256(GCODE)}")
+    assert page.one("ul", class_="matches").words == "a program that the run run_red refuses"
+
+
+@pytest.mark.parametrize(
+    ("kind", "links"),
+    [
+        ("rejected", ["/dead-letters?source=a/0/1"]),
+        ("advisory", [None]),
+        ("conflict", ["/dead-letters?source=a/0/1", "/run/run_9"]),
+    ],
+)
+async def test_a_record_that_made_no_run_is_not_said_to_be_one(
+    kind: str, links: list[str | None], site: Site
+) -> None:
+    leaf = SimpleNamespace(kind=kind, run_id="run_9", code=None)
+    matches = list(_of_leaf(site.api.deps.reader, leaf, "a/0/1", "leaf 0"))  # type: ignore[arg-type]
+    assert [each.path for each in matches] == links
+    assert not any(each.is_it for each in matches if each.path)
 
 
 async def test_without_the_key_of_the_ledger_a_record_is_not_looked_for(site: Site) -> None:

@@ -2,6 +2,7 @@
 "use strict";
 
 const MOST_BYTES = 256 * 1024 * 1024; // crypto.subtle takes a whole file at once, from memory.
+const KEPT = "rmos file"; // The SHA-256 and the name of the file that was asked about last.
 
 /** Return the SHA-256 of a file as hexadecimal digits. */
 async function sha256(file) {
@@ -13,34 +14,74 @@ const form = document.querySelector("form[data-file]");
 const drop = form.querySelector("[data-drop]");
 const said = form.querySelector("[data-said]");
 const chooser = drop.querySelector("input[type=file]");
+const field = form.elements.sha256;
+let asked = 0;
 
-/** Ask about a file. */
-async function ask(file) {
+/** Take the answer away: it is that of another file. */
+function forget() {
+  document.querySelector("[data-answer]")?.remove();
+  document.title = "May this file be cut? · RMOS Runs";
+}
+
+/** Ask about the one file that was chosen or dropped. */
+async function ask(files) {
+  asked += 1;
+  const number = asked;
+  forget();
+  field.value = "";
+  if (files.length !== 1) {
+    said.textContent = `${files.length} files: nothing is asked. Choose one; each has an answer of its own.`;
+    return;
+  }
+  const [file] = files;
   if (file.size > MOST_BYTES) {
-    said.textContent = "This file has more than 256 MiB. Enter what sha256sum prints for it.";
+    said.textContent = `${file.name} has more than 256 MiB. Enter what sha256sum prints for it.`;
     return;
   }
-  said.textContent = "The file is being read.";
+  said.textContent = `${file.name} is being read.`;
+  let digest;
   try {
-    form.elements.sha256.value = await sha256(file);
+    digest = await sha256(file);
   } catch {
-    said.textContent = "The browser cannot read this file. Enter what sha256sum prints for it.";
+    if (number === asked) said.textContent = `The browser cannot read ${file.name}. Enter what sha256sum prints for it.`;
     return;
   }
+  if (number !== asked) return; // Another file was chosen meanwhile.
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify([digest, file.name]));
+  } catch {
+    // Without a storage the answer has no name.
+  }
+  field.value = digest;
   form.requestSubmit();
 }
 
+/** Name the file that the answer is for, if it was chosen here. */
+function name() {
+  const place = document.querySelector("[data-name]");
+  try {
+    const [digest, file] = JSON.parse(sessionStorage.getItem(KEPT));
+    if (!place || digest !== field.value) return;
+    // A name is a text of others: what is not seen of it is spelt out.
+    place.textContent = file.replace(/\p{C}/gu, (each) => `‹U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`);
+    place.parentElement.hidden = false;
+  } catch {
+    // Nothing is kept.
+  }
+}
+
+name();
+field.addEventListener("input", forget);
 if (globalThis.crypto?.subtle) {
   drop.hidden = false;
-  chooser.addEventListener("change", () => chooser.files.length && ask(chooser.files[0]));
+  chooser.addEventListener("change", () => chooser.files.length && ask(chooser.files));
   // Also beside the panel: a browser would open the file in place of the page.
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length) ask(event.dataTransfer.files);
   });
 } else {
   said.textContent =
-    "This page came over plain HTTP, where a browser hashes no file. Enter what sha256sum prints for it" +
-    " (PowerShell: `Get-FileHash FILE`).";
+    "This page came over plain HTTP, where a browser hashes no file. Enter what sha256sum or Get-FileHash prints for it.";
 }
