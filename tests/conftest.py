@@ -1,5 +1,6 @@
 """What holds for every test: nothing of the user's own is touched."""
 
+import gc
 import logging
 import os
 import sys
@@ -20,6 +21,10 @@ from pipeline.disk.locks import allow_waits
 # all tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Thousands of tests are read and stay: no collection need look for garbage among them, nor copy the
+# pages of them that a forked process shares.
+gc.disable()
 
 # Folders of tests are in memory where it has room. What is left after a fault or a kill does not
 # depend on the disk: the kernel keeps what was written. A flush of a disk waits for everything that
@@ -47,6 +52,11 @@ structlog.configure(
         ),
     ]
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

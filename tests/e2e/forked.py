@@ -5,6 +5,7 @@ is killed and ends like any other, and differs in what the kernel keeps of its s
 line and its first environment are those of the process that it was forked from.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -79,6 +80,8 @@ def _be(
     command: list[str], environment: dict[str, str], folder: str, files: tuple[str, str]
 ) -> None:
     """Be the program of a command line."""
+    # A collection would touch, and so copy, each page that is shared with the others.
+    gc.freeze()
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, file in enumerate(files, start=1):
