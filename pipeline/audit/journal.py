@@ -40,6 +40,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from pipeline.audit.rules.finding import MISSING_BLOB
+from pipeline.audit.rules.parts import is_part_of
 from pipeline.audit.steps import LEDGER_PART, PLACES_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
@@ -53,7 +54,7 @@ from pipeline.disk.append_only_file import (
 )
 from pipeline.disk.faults import store_faults
 from pipeline.disk.owner import refuse_as_root
-from pipeline.disk.regular_files import open_below
+from pipeline.disk.regular_files import names_below, open_below
 from pipeline.errors import IntegrityError
 from pipeline.settings import Settings
 from pipeline.storage.archives import is_gone
@@ -132,7 +133,18 @@ def _finish(
 
 
 def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
-    """Return how many of how many files are in parts that are done; None if unknown."""
+    """Return how many of how many files an audit, or its parts here, have done; None if unknown."""
+    try:
+        names = [name.removesuffix(".ndjson") for name in names_below(root, AUDITS_FOLDER)]
+    except OSError:
+        return None
+    of_parts = (name for name in names if is_part_of(audit_id, name))
+    progress = [_progress_of(root, name) for name in (audit_id, *of_parts)]
+    found = [each for each in progress if each is not None]
+    return (sum(done for done, _ in found), sum(total for _, total in found)) if found else None
+
+
+def _progress_of(root: Path, audit_id: str) -> tuple[int, int] | None:
     try:
         descriptor, _ = open_below(root, journal_name(audit_id))
         with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path

@@ -1,6 +1,7 @@
 """What audits left in a store: which there are, their findings, and what parts are together."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ class AuditFile:
 
     Attributes:
         is_done: Whether it has a report.
-        written_ns: When the report, or else the journal, was written last.
+        written_ns: When the report, or else the journal or a file of a part, was written last.
+        state: How many of its parts have a report, where it has parts and none of its own.
     """
 
     audit_id: str
     is_done: bool
     written_ns: int
+    state: str = ""
 
 
 def audit_files(files: ReadableFiles) -> list[AuditFile]:
@@ -37,12 +40,21 @@ def audit_files(files: ReadableFiles) -> list[AuditFile]:
         StoreError: The disk failed, or a bucket does not answer.
     """
     found: dict[str, AuditFile] = {}
+    done = Counter[str]()
     with files.faults():
-        # Of `a.json` and `a.ndjson` the report counts.
+        # Of `a.json` and `a.ndjson` the report counts; those of its parts come behind.
         for path, written_ns in sorted(files.written_ns(AUDITS_FOLDER).items()):
             audit_id, _, kind = path.rpartition("/")[2].rpartition(".")
-            if kind in {"json", "ndjson"} and is_audit_id(audit_id):
+            if kind not in {"json", "ndjson"} or not is_audit_id(audit_id):
+                continue
+            if (part := AuditPart.named(audit_id)) is None:
                 found.setdefault(audit_id, AuditFile(audit_id, kind == "json", written_ns))
+                continue
+            done[part.whole] += kind == "json"
+            state = f"{done[part.whole]} of {part.count} parts are done"
+            of_parts = AuditFile(part.whole, False, written_ns, state)
+            if not found.setdefault(part.whole, of_parts).is_done:
+                found[part.whole] = of_parts
     return sorted(found.values(), key=lambda each: (-each.written_ns, each.audit_id))
 
 

@@ -147,8 +147,9 @@ async def show_audit(request: Request, deps: ApiDeps, audit_id: str, start: Star
         try:
             findings = read_findings(files, audit_id, start, FINDINGS_A_PAGE)
         except NotFoundError as error:
-            # A report may have been copied without its journal.
-            if report is None or start:
+            # A report may have been copied without its journal; of parts the journals are theirs.
+            known = {file.audit_id for file in audit_files(files)} if report is None else {audit_id}
+            if start or audit_id not in known:
                 raise _no_audit() from error
             findings = None
         progress = None if report is not None else journal_progress(root, audit_id)
@@ -164,7 +165,7 @@ def _no_audit() -> ApiError:
 
 def _audit_view(file: AuditFile, kept: ReadableFiles) -> AuditView:
     at = datetime.fromtimestamp(file.written_ns / 1e9, UTC)
-    state = "under way, or broken off"
+    state = file.state or "under way, or broken off"
     report = None
     if file.is_done:
         try:

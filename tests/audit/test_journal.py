@@ -18,6 +18,7 @@ from pipeline.audit.journal import (
     JournalState,
     has_report,
     journal_path,
+    journal_progress,
     read_journal,
     read_report,
     report_name,
@@ -235,3 +236,14 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / report_name("a")).mkdir(parents=True)
     with pytest.raises(IntegrityError):
         read_report(DurableFiles(tmp_path), "a")
+
+
+async def test_the_progress_of_an_audit_is_that_of_its_parts_together(tmp_path: Path) -> None:
+    assert journal_progress(tmp_path, "a") is None
+    for audit_id in ("a.part-1-of-3", "a.part-3-of-3", "aa.part-1-of-3", "b"):
+        journal = taken(tmp_path, audit_id)
+        await journal.begin(BEGUN)
+        await journal.finish_part("2025-12-18", RESULT | {"counts": {"artifacts": 2}})
+        journal.close()
+    assert journal_progress(tmp_path, "a") == (4, 6)
+    assert journal_progress(tmp_path, "b") == (2, 3)

@@ -69,6 +69,23 @@ async def test_the_last_audit_is_first_with_four_verdicts(site: Site) -> None:
     assert "full" in first
 
 
+async def test_an_audit_in_parts_is_one_audit(site: Site) -> None:
+    root = site.api.root
+    for number in (1, 2):
+        keep(root, f"whole.part-{number}-of-3", verdicts=verdicts())
+    keep(root, "whole.part-3-of-3", finding())
+    (row,) = (await site.page("/audits")).one("tbody").all("tr")
+    assert "whole No report 2 of 3 parts are done" in row.words
+    page = await site.page("/audits/whole")
+    assert "under way" in page.one("p", class_="note").words
+    assert "done in parts" in page.words
+    keep(root, "whole.part-3-of-3", finding(), verdicts=verdicts())
+    keep(root, "whole", finding(), verdicts=verdicts(integrity=("failed", "x")))
+    (row,) = (await site.page("/audits")).one("tbody").all("tr")
+    assert "INTEGRITY FAILED" in row.words
+    assert len(articles(await site.page("/audits/whole"))) == 1
+
+
 async def test_older_audits_are_on_the_next_page(site: Site) -> None:
     for number in range(26):
         keep(site.api.root, f"audit-{number:02}", verdicts=verdicts())

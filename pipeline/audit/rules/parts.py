@@ -48,8 +48,13 @@ class AuditPart:
     @classmethod
     def of(cls, request: AuditRequest) -> Self | None:
         """Return which part a request asks for, if any."""
-        found = _PART.fullmatch(request.audit_id)
-        if found is None or request.scope.all is None:
+        return None if request.scope.all is None else cls.named(request.audit_id)
+
+    @classmethod
+    def named(cls, audit_id: str) -> Self | None:
+        """Return the part that has this audit_id, if it is one of a part."""
+        found = _PART.fullmatch(audit_id)
+        if found is None:
             return None
         part = cls(found[1], int(found[2]), int(found[3]))
         return part if part.number <= part.count <= MOST_PARTS else None
@@ -74,6 +79,12 @@ def whole_id(request: AuditRequest) -> str:
     """Return the audit_id under which findings are published: that of the whole."""
     part = AuditPart.of(request)
     return request.audit_id if part is None else part.whole
+
+
+def is_part_of(whole: str, audit_id: str) -> bool:
+    """Return whether an audit is a part of another."""
+    part = AuditPart.named(audit_id)
+    return part is not None and part.whole == whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import ConsumerRecord
+from aiokafka.structs import RecordMetadata
 
 from pipeline.audit.audited_store import audited_folder
 from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.journal import AuditJournal, journal_name, report_name, write_report
 from pipeline.audit.store_audit import StoreAudit
-from pipeline.audit.worker import handler
+from pipeline.audit.worker import asking, handler
 from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
@@ -82,21 +83,25 @@ class Audits:
     async def handle(self, offset: int = 0, **changes: Any) -> None:
         request = REQUEST | changes
         key, value = request["audit_id"].encode(), json.dumps(request).encode()
-        await self._handler.handle(
-            ConsumerRecord(
-                topic="rmos.audits.requests",
-                partition=1,
-                offset=offset,
-                timestamp=1_766_066_602_123,
-                timestamp_type=0,
-                key=key,
-                value=value,
-                checksum=None,
-                serialized_key_size=len(key),
-                serialized_value_size=len(value),
-                headers=[("traceparent", b"00-1")],
-            )
-        )
+        headers = [("traceparent", b"00-1")]
+        record = record_of("rmos.audits.requests", key, value, headers, offset)
+        await self._handler.handle(record)
+
+
+def record_of(topic: str, key: Any, value: Any, headers: Any, offset: int = 0) -> ConsumerRecord:
+    return ConsumerRecord(
+        topic=topic,
+        partition=1,
+        offset=offset,
+        timestamp=1_766_066_602_123,
+        timestamp_type=0,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=len(key),
+        serialized_value_size=len(value),
+        headers=headers,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +221,13 @@ async def test_a_part_of_another_mode_is_a_conflict(audits: Audits) -> None:
     await in_parts.handle(**asked[0])
     await in_parts.handle(**asked[0] | {"mode": "quick"})
     assert in_parts.told.codes() == ["AUDIT_CONFLICT"]
+    # Who asked for the whole waits for no report.
+    letter = in_parts.told.messages[-1]
+    refused = record_of(letter.topic, letter.key, letter.value, letter.headers)
+    request = RecordMetadata("rmos.audits.requests", 0, *[None] * 5)
+    for whole, code in (("a", "AUDIT_CONFLICT"), ("b", None)):
+        found = asking._refusal_of(refused, request, whole)
+        assert (found and found[0]) == code
 
 
 async def test_findings_are_reported_and_then_the_report(audits: Audits) -> None:
