@@ -12,7 +12,7 @@ from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDeps
 from pipeline.audit.journal import journal_progress, journal_root, read_report
 from pipeline.audit.kept import AuditFile, FindingsPage, audit_files, read_findings
-from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
+from pipeline.audit.rules.finding import ARCHIVED, MEANINGS, severity_of, worst_severity
 from pipeline.core.store.files import ReadableFiles
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.page.rendering import page
@@ -215,9 +215,24 @@ def audit_view(
                 (count, code, severity_of(code), _meaning(code))
                 for code, count in report["codes"].items()
             ],
-            "worst": worst_severity(report["codes"]),
+            "head": headline(report),
         }
     return view
+
+
+def headline(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the class and the words of what is to do after an audit; green is only all of it."""
+    worst = worst_severity(report["codes"])
+    if worst == "error":
+        return "bad", "Something was changed"
+    if worst == "warning" or set(report["codes"]) - {ARCHIVED}:
+        return "care", "Somebody should look"
+    unsure = [name.upper() for name in VERDICTS if report["verdicts"][name]["result"] != "ok"]
+    if unsure:
+        return "care", f"Nothing was found; not known: {', '.join(unsure)}"
+    if report["mode"] != "full":
+        return "care", "Nothing was found; not every byte was read"
+    return "good", "Nothing to do"
 
 
 def finding_view(finding: Mapping[str, Any]) -> dict[str, str]:
@@ -258,4 +273,6 @@ def _reason(report: Mapping[str, Any], name: str) -> str:
 
 
 def _meaning(code: str) -> str:
+    if code == ARCHIVED:
+        return "Artifacts and links of archived dates: `rmos archive verify` checks their tars."
     return next((each.meaning for name, each in MEANINGS.items() if name == code), "")

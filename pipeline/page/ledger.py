@@ -18,6 +18,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import write_trusted
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note, verify_note
+from pipeline.page.audits import audit_view
 from pipeline.page.rendering import moment_of, page
 from pipeline.page.route import PageRoute
 from pipeline.storage.ledger_key import open_store_logs
@@ -71,7 +72,13 @@ def _page(request: Request, deps: ApiDependencies) -> Response:
         view = ledger_view(store_id, [], [])
     last, rooted = _last_audits(deps)
     return page(
-        request, "ledger.html", unchecked=unchecked, last_audit=last, rooted_audit=rooted, **view
+        request,
+        "ledger.html",
+        unchecked=unchecked,
+        last_audit=last,
+        rooted_audit=rooted,
+        last_audit_view=last and audit_view(last["audit_id"], last, None),
+        **view,
     )
 
 

@@ -111,9 +111,32 @@ async def test_a_finding_says_what_to_do_where_it_is(site: Site) -> None:
     assert "rmos replay restore" in [code.text for code in shown.all("code")]
 
 
-async def test_only_notes_are_nothing_to_do(site: Site) -> None:
-    keep(site.api.root, "a", codes={"INTERNAL_ERROR": 1}, verdicts=verdicts())
-    assert "Nothing to do" in (await site.page("/audits/a")).one("main").words
+UNKNOWN = verdicts(completeness=("unknown", "nobody asked"))
+
+
+@pytest.mark.parametrize(
+    ("words", "report"),
+    [
+        ("Nothing to do", {"codes": {}}),
+        ("Nothing to do", {"codes": {"ARCHIVED": 3}}),
+        ("Somebody should look", {"codes": {"INTERNAL_ERROR": 1}}),
+        ("Nothing was found; not every byte was read", {"mode": "quick"}),
+        ("Nothing was found; not known: COMPLETENESS", {"verdicts": UNKNOWN}),
+    ],
+)
+async def test_nothing_to_do_is_said_only_where_all_was_looked_at(
+    words: str, report: dict[str, Any], site: Site
+) -> None:
+    keep(site.api.root, "a", **{"mode": "full", "verdicts": verdicts(), **report})
+    page = await site.page("/audits/a")
+    head = next(page.one("p", class_="facts").all("span"))
+    assert (head.words, head.attributes["class"]) == (
+        words,
+        "good" if words == "Nothing to do" else "care",
+    )
+    if "ARCHIVED" in report.get("codes", {}):
+        assert "rmos archive verify" in page.one("main").words
+    assert f"{words} INTEGRITY OK" in (await site.page("/ledger")).one("main").words
 
 
 async def test_many_findings_come_page_by_page_each_once(site: Site) -> None:
