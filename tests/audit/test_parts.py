@@ -1,5 +1,6 @@
 """An audit of dates keeps these alone, and parts say together what an audit of the whole says."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,6 @@ from pipeline.audit.audited_store import IndexInFile
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.parts import AuditPart, JoinedFindings, sum_of
 from pipeline.core.json.canonical import canonical_json
-from pipeline.disk.sqlite.file import read_only
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AuditReport
 from schemas.audit_request import AuditRequest
@@ -214,13 +214,16 @@ def test_a_part_looks_up_no_request_that_a_row_explains(
 
 
 def test_rows_of_a_date_are_found_without_reading_a_table(store: Path) -> None:
-    with closing(read_only(store / INDEX_FILE)) as index:
-        index.execute("ATTACH ':memory:' AS plan")
-        for query in (queries.NEXT_MADE, queries.WANT_MADE.partition("wanted")[2]):
-            asked = query.replace("store.", "main.")
+    with closing(sqlite3.connect(":memory:", uri=True)) as plan:
+        plan.executescript(queries.TABLES)
+        plan.execute(queries.ATTACH_INDEX.format(store / INDEX_FILE))
+        for query in (queries.NEXT_MADE, queries.WANT_MADE, *queries.COPY_WANTED):
             values = (0,) * query.count("?")
-            steps = [row[3] for row in index.execute(f"EXPLAIN QUERY PLAN {asked}", values)]
-            assert all("runs_newest_first (created_at_us>?" in step for step in steps), steps
+            found = plan.execute(f"EXPLAIN QUERY PLAN {query}", values)
+            steps = [row[3] for row in found]
+            assert {step for step in steps if "SCAN" in step} <= {"SCAN wanted"}, steps
+            by = "(run_id=?" if query in queries.COPY_WANTED else "(created_at_us>?"
+            assert any(by in step for step in steps), steps
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 100])

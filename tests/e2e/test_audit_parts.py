@@ -40,7 +40,7 @@ async def test_a_worker_that_is_killed_leaves_its_parts_to_the_other(
 
             await wait_until(both_hold_partitions, "both have partitions")
             await ask(settings, asking(audit_request("a1")))
-            assert await killed.ended() == -signal.SIGKILL
+            assert await killed.ended(seconds=90) == -signal.SIGKILL
             await audits.wait_for_reports(settings)
         async with auditing(settings):
             places = await ask(settings, asking(audit_request("a2")))
