@@ -15,7 +15,14 @@ from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
 from pipeline.page.run import CHECKED_BYTES, attachments_of, verdict_with
-from pipeline.page.words import Verdict, can_be_drawn, shortened, text_of
+from pipeline.page.words import (
+    ProgramFacts,
+    Verdict,
+    can_be_drawn,
+    program_facts,
+    shortened,
+    text_of,
+)
 from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.program_verdict import refused_by
 from pipeline.storage.reader import FoundRun, RunReader
@@ -81,16 +88,18 @@ def _found(reader: RunReader, run_id: str) -> FoundRun:
     return found
 
 
-async def _moves(deps: ApiDependencies, found: FoundRun) -> Moves | None:
+async def _moves(
+    deps: ApiDependencies, found: FoundRun
+) -> tuple[Moves | None, ProgramFacts | None]:
     """Return how the program of a run moves the tool; None where that cannot be drawn."""
     if not can_be_drawn(found.run):
-        return None
+        return None, None
     try:
         program = await deps.transfer(program_to_draw, deps.reader, found.run.run_id)
     except (NotFoundError, IntegrityError):
-        return None
+        return None, None
     drawn = await deps.drawings.document(program.sha256, program.content)
-    return await deps.lookup(moves_of, drawn)
+    return await deps.lookup(lambda: (moves_of(drawn), program_facts(drawn)))
 
 
 def likeness(a: Moves | None, b: Moves | None) -> str | None:
@@ -115,7 +124,7 @@ def _page(
     request: Request,
     reader: RunReader,
     found: Sequence[FoundRun],
-    moves: Sequence[Moves | None],
+    drawn: Sequence[tuple[Moves | None, ProgramFacts | None]],
 ) -> Response:
     views = [each.view() for each in found]
     verdicts = [
@@ -127,7 +136,7 @@ def _page(
         )
         for each, view in zip(found, views, strict=True)
     ]
-    return page(request, "compare.html", **compare_view(found, views, verdicts, moves))
+    return page(request, "compare.html", **compare_view(found, views, verdicts, drawn))
 
 
 NOT_COMPARED: Final = "Programs are withheld or not named: they are not compared."
@@ -146,7 +155,7 @@ def compare_view(
     runs: Sequence[FoundRun],
     views: Sequence[dict[str, Any]],
     verdicts: Sequence[Verdict],
-    moves: Sequence[Moves | None],
+    drawn: Sequence[tuple[Moves | None, ProgramFacts | None]],
 ) -> dict[str, Any]:
     """Return what the page shows of two runs.
 
@@ -154,7 +163,8 @@ def compare_view(
         runs: Run a and run b, as all that follows.
         views: Their artifacts with their links.
         verdicts: Whether each may be cut.
-        moves: How each moves the tool; None where that is not drawn.
+        drawn: How each moves the tool, and what is known of its program; None where it is not
+            drawn.
     """
     a, b = runs
     diff = diff_runs(*views)
@@ -171,9 +181,10 @@ def compare_view(
                 "run": each.run,
                 "verdict": verdict,
                 "document": view,
-                "has_picture": drawn is not None,
+                "has_picture": facts is not None,
+                "facts": facts,
             }
-            for each, view, verdict, drawn in zip(runs, views, verdicts, moves, strict=True)
+            for each, view, verdict, (_, facts) in zip(runs, views, verdicts, drawn, strict=True)
         ],
         "diff": diff,
         "meaning": meaning_of(diff["diff_severity"], runs),
@@ -181,7 +192,7 @@ def compare_view(
         "items": items,
         "items_left_out": len(diff["items"]) - len(items),
         "same": _same(*views),
-        "likeness": likeness(*moves),
+        "likeness": likeness(*(moves for moves, _ in drawn)),
         "same_program": programs[0] is not None and programs[0] == programs[1],
     }
 

@@ -12,6 +12,7 @@ from pipeline.page import (
     file,
     flow,
     ledger,
+    pictures,
     run,
     runs,
     search,
@@ -21,7 +22,19 @@ from pipeline.page import (
 
 def pages() -> Pages:
     """Return the pages over a store."""
-    shown = (runs, run, compare, file, search, ledger, audits, flow, dead_letters, api_docs)
+    shown = (
+        runs,
+        run,
+        pictures,
+        compare,
+        file,
+        search,
+        ledger,
+        audits,
+        flow,
+        dead_letters,
+        api_docs,
+    )
     return _guarded(*(module.router for module in shown))
 
 

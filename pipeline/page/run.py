@@ -11,22 +11,25 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
-from pipeline.api.http.headers import entity_tag
-from pipeline.api.routes.attachments import Sha256Path, download_attachment
+from pipeline.api.routes.attachments import download_attachment
 from pipeline.api.routes.runs import RunIdPath, download_evidence, download_run
-from pipeline.api.routes.toolpaths import get_toolpath, program_to_draw
-from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.run_view import merged_advisories
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.words import program_doubt
-from pipeline.errors import IntegrityError, NotFoundError, RmosError, StoreNotReadyError
+from pipeline.errors import (
+    IntegrityError,
+    NotFoundError,
+    RmosError,
+    StoreNotReadyError,
+)
 from pipeline.ledger.reader import find_run_leaf
+from pipeline.page.pictures import PICTURE_MIME, facts_of_run
 from pipeline.page.rendering import markdown_html, page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import (
     PROGRAM_KNOWN_BY,
+    ProgramFacts,
     Verdict,
     can_be_drawn,
     rules_of,
@@ -37,7 +40,6 @@ from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.program_verdict import refused_by
 from pipeline.storage.reader import FoundRun, RunReader
-from schemas.fields import is_sha256
 
 router = APIRouter(route_class=PageRoute)
 
@@ -47,7 +49,6 @@ CHECKED_BYTES: Final = 16 << 20
 _READ_BYTES: Final = 20_000
 """An advisory that is longer is not shown, but offered."""
 
-_PICTURE_MIME: Final = "image/svg+xml"
 _STAMPS: Final = (
     *("engine_version", "toolchain_version", "post_processor_version", "config_fingerprint"),
 )
@@ -108,17 +109,23 @@ class RunProof:
 @router.get("/run/{run_id}")
 async def show_run(request: Request, deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return the page of a run; of a damaged one only that it is."""
-    return await deps.lookup(_page, request, deps, run_id, CHECKED_BYTES)
+    facts = await facts_of_run(deps, run_id)
+    return await deps.lookup(_page, request, deps, run_id, CHECKED_BYTES, facts)
 
 
 @router.get("/run/{run_id}/verified")
 async def show_verified_run(request: Request, deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return the same, with every byte of every attachment read."""
-    return await deps.transfer(_page, request, deps, run_id, None)
+    facts = await facts_of_run(deps, run_id)
+    return await deps.transfer(_page, request, deps, run_id, None, facts)
 
 
 def _page(
-    request: Request, deps: ApiDependencies, run_id: str, checked_bytes: int | None
+    request: Request,
+    deps: ApiDependencies,
+    run_id: str,
+    checked_bytes: int | None,
+    facts: ProgramFacts | None,
 ) -> Response:
     reader = deps.reader
     found = reader.find(run_id)
@@ -134,7 +141,7 @@ def _page(
         proof=proof_of(deps, found.run),
         refused_by=refused_by(reader, found.run),
     )
-    return page(request, "run.html", markdown=markdown_html, **view)
+    return page(request, "run.html", markdown=markdown_html, facts=facts, **view)
 
 
 def run_view(
@@ -246,7 +253,7 @@ def attachments_of(
             ref,
             states[ref["sha256"]],
             is_picture=found.run.status == "OK"
-            and ref["mime"] == _PICTURE_MIME
+            and ref["mime"] == PICTURE_MIME
             and states[ref["sha256"]] == "whole",
         )
         for ref in refs
@@ -302,70 +309,6 @@ def proof_of(deps: ApiDependencies, run: StoredRun) -> RunProof | str:
     )
 
 
-_PICTURE_BYTES = 4 << 20
-"""A larger picture is a download alone."""
-
-_PICTURE_HEADERS = {
-    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
-    "Content-Disposition": "inline",
-    "Cache-Control": "private, no-cache",
-}
-"""Nothing in it runs or loads anything, also where it is opened by itself."""
-
 router.add_api_route("/run/{run_id}/artifact", download_run)
 router.add_api_route("/run/{run_id}/evidence", download_evidence)
 router.add_api_route("/run/{run_id}/attachments/{sha256}", download_attachment)
-
-
-router.add_api_route("/run/{run_id}/toolpath.json", get_toolpath)
-
-
-@router.get("/run/{run_id}/toolpath.svg")
-async def show_toolpath(deps: ApiDeps, run_id: RunIdPath) -> Response:
-    """Return the toolpath as a picture; of a run that is not OK there is none."""
-    program = await deps.transfer(program_to_draw, deps.reader, run_id)
-    return _picture(await deps.drawings.picture(program.sha256, program.content))
-
-
-@router.get("/run/{run_id}/pictures/{sha256}")
-async def show_picture(deps: ApiDeps, run_id: RunIdPath, sha256: Sha256Path) -> Response:
-    """Return a producer's SVG, for an image element alone."""
-    return _picture(await deps.lookup(_attached, deps.reader, run_id, sha256))
-
-
-@router.get("/run/{run_id}/preview.svg")
-async def show_preview(deps: ApiDeps, run_id: RunIdPath) -> Response:
-    """Return the SVG that came with the request, for an image element alone."""
-    return _picture(await deps.lookup(_preview, deps.reader, run_id))
-
-
-def _picture(content: bytes) -> Response:
-    tag = {"ETag": entity_tag(sha256_of_bytes(content))}
-    return Response(content, headers={**_PICTURE_HEADERS, **tag}, media_type=_PICTURE_MIME)
-
-
-def _attached(reader: RunReader, run_id: str, sha256: str) -> bytes:
-    if not is_sha256(sha256) or reader.named_blob(run_id, sha256).mime != _PICTURE_MIME:
-        raise _no_picture()
-    if reader.rows_of(run_id)[0].status != "OK":
-        raise _no_picture()
-    with closing(reader.attachments.open(sha256)) as blob, reader.store.faults():
-        if blob.size_bytes > _PICTURE_BYTES:
-            raise _no_picture()
-        content = blob.read(0, _PICTURE_BYTES)
-    if sha256_of_bytes(content) != sha256:
-        message = f"ATTACHMENT_CORRUPT: Expected the blob {sha256} to have this SHA-256."
-        raise IntegrityError(message)
-    return content
-
-
-def _preview(reader: RunReader, run_id: str) -> bytes:
-    found = reader.find(run_id)
-    text = found.document()["outputs"].get("preview_svg") if found.run.status == "OK" else None
-    if not text:
-        raise _no_picture()
-    return str(text).encode()
-
-
-def _no_picture() -> ApiError:
-    return ApiError(404, "NOT_FOUND", "There is no picture that may be shown under this address.")

@@ -4,9 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.run_view import members_of
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.words import refused_elsewhere, words_of_run
+from pipeline.core.toolpath.svg import facts_of, remarks_of
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_ROWS: Final = 300
@@ -72,6 +76,28 @@ def can_be_drawn(run: StoredRun) -> bool:
     """Return whether the store may have the program of a run, and may show it."""
     program = run.program
     return run.status == "OK" and program is not None and program.known_by != "claimed"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramFacts:
+    """What is known of a program that was drawn.
+
+    Attributes:
+        rows: Names and values.
+        remarks: What of it is not drawn, or not as a machine would move.
+    """
+
+    rows: Sequence[tuple[str, str]]
+    remarks: Sequence[str]
+
+
+def program_facts(drawn: bytes) -> ProgramFacts:
+    """Return the facts of the document of a drawing."""
+    members = members_of(drawn)
+    # Nearly all of it, and not needed here.
+    del members["paths"]
+    summary = {name: msgspec.json.decode(value) for name, value in members.items()}
+    return ProgramFacts(list(facts_of(summary)), list(remarks_of(summary)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ FILES = (
 """Parts of the paths at which something else than a page is."""
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-ADDED_BY_SCRIPTS = ".turning, .steps, .facts-of-program, [data-overlay], [data-drop], [data-said]"
+ADDED_BY_SCRIPTS = ".turning, .steps, [data-overlay], [data-drop], [data-said]"
 TEXT = """
 (added) => {
   const copy = document.querySelector("main").cloneNode(true);

@@ -219,6 +219,9 @@ def test_a_program_is_drawn_as_a_picture_with_its_words_beside_it(
         "4 moves, an arc counted by its chords, "
         "in a box of 94.00 by 0.00 by 8.00 mm (X by Y by Z).",
         "102.0 mm at feed rate, 0.0 mm of rapid moves.",
+        "Lines: 12. Not drawn: 2 of the moves: the program has not said from or to where. "
+        "Time: 0.1 minutes at feed rate. Tools: none named. "
+        "Feed rates: 300.0 to 1,200.0 mm/min. Spindle: 18,000 rpm.",
     ]
     listed = rmos_with_runs("runs", "draw", "saw_1", "--json")
     expected = read_toolpath(GCODE).document()

@@ -30,6 +30,45 @@ async def test_the_picture_and_the_moves_are_those_of_the_run(site: Site) -> Non
     assert (await site.get("/run/run_1/toolpath.json", **known)).status_code == 304
 
 
+def facts(page: Element) -> dict[str, str]:
+    names = page.one("div", class_="facts-of-program").one("dl")
+    words = [each.words for each in names.children if isinstance(each, Element)]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+async def test_what_is_known_of_a_program_is_on_the_page_itself(site: Site) -> None:
+    inches = "G20 G90 F10\nT3 M6\nS9000 M3\nG0 X0 Y0 Z0\nG1 X2\nG28\nM30\n"
+    site.api.add_runs(
+        run_request(run_id="run_1"),
+        run_request(run_id="inch", outputs={"gcode_text": inches}),
+        run_request(run_id="none", outputs={"gcode_text": "G28\nM30\n"}),
+    )
+    assert facts(await site.page("/run/run_1")) == {
+        "Size": "94.00 by 0.00 by 8.00 mm (X by Y by Z)",
+        "Lines": "12",
+        "Moves": "4, an arc counted by its chords",
+        "Not drawn": "2 of the moves: the program has not said from or to where",
+        "At feed rate": "102.0 mm",
+        "Time": "0.1 minutes at feed rate",
+        "Rapid": "0.0 mm",
+        "Tools": "none named",
+        "Feed rates": "300.0 to 1,200.0 mm/min",
+        "Spindle": "18,000 rpm",
+    }
+    page = await site.page("/run/inch")
+    found = facts(page)
+    assert found["Size"].startswith("50.80 by 0.00 by 0.00 mm, 2.000 by 0.000 by 0.000 in")
+    assert found["At feed rate"] == "50.8 mm, 2.00 in"
+    # One feed rate is no range.
+    assert found["Feed rates"] == "10.00 in/min, 254.0 mm/min"
+    assert (found["Tools"], found["Spindle"]) == ("3", "9,000 rpm")
+    for run_id in ("inch", "none"):
+        shown = (await site.page(f"/run/{run_id}")).one("div", class_="facts-of-program")
+        assert "G28 goes to a place of the machine" in shown.one("ul").words
+    compared = await site.page("/compare?a=run_1&b=inch")
+    assert len(list(compared.all("div", class_="facts-of-program"))) == 2
+
+
 async def test_nothing_is_drawn_of_a_run_that_may_not_be_cut(site: Site) -> None:
     claimed = {"outputs": None, "hashes": {"gcode_sha256": "a" * 64}}
     missing = attachment_ref(PROGRAM, kind="gcode", filename="part.nc")

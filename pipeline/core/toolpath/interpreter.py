@@ -280,6 +280,7 @@ class Interpreter:
         """Move straight to `target`."""
         start, end = known(self._at), known(target)
         if start is None or end is None:
+            self._drawing.note_unplaced(self._at, target)
             self._add(kind, (), 0.0, target)
         else:
             self._add(kind, (start, end), math.dist(start, end), target)

@@ -22,6 +22,8 @@ MOVE_LIMIT: Final = 400_000
 LISTED_LIMIT: Final = 100
 """Most tools, speeds of a spindle, and words that are not known, each named once."""
 
+_NOT_PLACED: Final = "Moves from or to a place that is not known are not drawn."
+
 REMARK_LINES: Final = 20
 """Most lines that a remark names; all are counted."""
 
@@ -119,6 +121,10 @@ class Toolpath:
 
     def document(self) -> dict[str, Any]:
         """Return the toolpath as JSON has it; lengths in mm, points to a thousandth of it."""
+        return {**self.summary(), "paths": list(map(_path, joined(self.moves)))}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the document without its paths."""
         return {
             "drawing_version": DRAWING_VERSION,
             "units": self.units,
@@ -139,7 +145,6 @@ class Toolpath:
                 {"what": each.what, "count": each.count, "lines": each.lines}
                 for each in self.remarks
             ],
-            "paths": list(map(_path, joined(self.moves))),
         }
 
 
@@ -278,8 +283,14 @@ class Drawing:
             self._cut_mm += length
         # The first approach begins wherever the tool happens to be.
         if not points and (kind != "rapid" or self.was_lost):
-            self.remark("Moves from or to a place that is not known are not drawn.")
+            self.remark(_NOT_PLACED)
         return bool(points)
+
+    def note_unplaced(self, start: Place, end: Place) -> None:
+        """Name a move that is not drawn, unless it is an approach: one axis after the other."""
+        ends = zip(start, end, strict=True)
+        if any(a is not None and b is not None and a != b for a, b in ends):
+            self.remark(_NOT_PLACED)
 
     def add_seconds(self, seconds: float) -> None:
         """Take note of the time of a move."""

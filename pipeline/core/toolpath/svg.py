@@ -4,10 +4,10 @@ Nothing in it acts or is fetched. Kinds of moves differ by dashes and width, not
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from textwrap import wrap
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pipeline.core.toolpath.modes import MM_PER_INCH
 from pipeline.core.toolpath.moves import Box, Kind, Move, Point, Toolpath, joined
@@ -24,6 +24,9 @@ LINE_HEIGHT: Final = 17
 AS_PROGRAMMED: Final = (
     "As programmed: no stock, no machine and no collisions; rapid moves are drawn straight."
 )
+
+NOT_WHOLE: Final = "The program has no end here: what is drawn may be a part of it."
+_SAID_APART: Final = ("Not drawn", "Time", "Tools", "Feed rates", "Spindle")
 
 _ROOT_6: Final = math.sqrt(6)
 _ROOT_2: Final = math.sqrt(2)
@@ -86,12 +89,66 @@ def sentences(toolpath: Toolpath) -> Iterator[str]:
             f"{_size(toolpath.box, 1.0)} mm{_in_inches(toolpath)} (X by Y by Z)."
         )
     yield f"{toolpath.cut_mm:,.1f} mm at feed rate, {toolpath.rapid_mm:,.1f} mm of rapid moves."
+    summary = toolpath.summary()
+    facts = dict(facts_of(summary))
+    yield " ".join(f"{name}: {facts[name]}." for name in ("Lines", *_SAID_APART) if name in facts)
     if not toolpath.is_whole:
-        yield "The program has no end here: what is drawn may be a part of it."
-    for remark in toolpath.remarks:
-        count = f"{remark.count:,} lines" if remark.count > 1 else "1 line"
-        more = ", ..." if remark.count > len(remark.lines) else ""
-        yield f"{remark.what} ({count}: {', '.join(map(str, remark.lines))}{more})"
+        yield NOT_WHOLE
+    yield from remarks_of(summary)
+
+
+def facts_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield names and values of what is known of a program, for a person.
+
+    Args:
+        summary: The document of its drawing; the paths are not needed.
+    """
+    is_inch = summary["units"] == "inch"
+    unit = {"mm": "", "inch": ", programmed in inches", None: ", the program names no unit"}
+    box = summary["box"]
+    if box is not None:
+        sizes = [high - low for low, high in zip(box["low"], box["high"], strict=True)]
+        shown = [" by ".join(f"{each:,.2f}" for each in sizes) + " mm"]
+        if is_inch:
+            shown.append(" by ".join(f"{each / MM_PER_INCH:,.3f}" for each in sizes) + " in")
+        yield "Size", f"{', '.join(shown)} (X by Y by Z){unit[summary['units']]}"
+    yield "Lines", f"{summary['line_count']:,}"
+    not_drawn = summary["not_drawn_count"]
+    yield "Moves", f"{summary['move_count']:,}, an arc counted by its chords"
+    if not_drawn:
+        yield "Not drawn", f"{not_drawn:,} of the moves: the program has not said from or to where"
+    yield "At feed rate", _length(summary["cut_mm"], is_inch=is_inch)
+    yield "Time", f"{summary['cut_seconds'] / 60:,.1f} minutes at feed rate"
+    yield "Rapid", _length(summary["rapid_mm"], is_inch=is_inch)
+    yield "Tools", ", ".join(map(str, summary["tools"])) or "none named"
+    yield "Feed rates", _feeds(summary["feeds_mm_min"], is_inch=is_inch)
+    speeds = ", ".join(f"{each:,.0f}" for each in summary["spindle_rpm"])
+    yield "Spindle", f"{speeds} rpm" if speeds else "no speed named"
+    if not summary["is_whole"]:
+        yield "Not whole", NOT_WHOLE
+
+
+def remarks_of(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is not drawn, or not as a machine would move, with its lines."""
+    for remark in summary["remarks"]:
+        lines, number = remark["lines"], remark["count"]
+        count = f"{number:,} lines" if number > 1 else "1 line"
+        more = ", ..." if number > len(lines) else ""
+        yield f"{remark['what']} ({count}: {', '.join(map(str, lines))}{more})"
+
+
+def _length(mm: float, *, is_inch: bool) -> str:
+    return f"{mm:,.1f} mm" + (f", {mm / MM_PER_INCH:,.2f} in" if is_inch else "")
+
+
+def _feeds(mm_min: Sequence[float] | None, *, is_inch: bool) -> str:
+    if mm_min is None:
+        return "none"
+    shown = " to ".join(f"{each:,.1f}" for each in dict.fromkeys(mm_min)) + " mm/min"
+    if not is_inch:
+        return shown
+    inches = " to ".join(f"{each / MM_PER_INCH:,.2f}" for each in dict.fromkeys(mm_min))
+    return f"{inches} in/min, {shown}"
 
 
 def _in_inches(toolpath: Toolpath) -> str:

@@ -262,43 +262,20 @@ function numbered(paths) {
 }
 
 /** Return a slider through the pieces of a program, with the line of each. */
-function steps(picture, count) {
+function steps(picture, count, units) {
+  const [unit, length, digits] = units === "inch" ? ["in", 25.4, 4] : ["mm", 1, 3];
   const label = made("output", { textContent: "whole program" });
   const slider = made("input", { type: "range", min: 0, max: count, value: count, ariaLabel: "Up to which move" });
   slider.addEventListener("input", () => {
     const number = slider.valueAsNumber;
     picture.shown = number === count ? Infinity : number;
     const place = picture.placeOf(number);
-    const at = place && [...place.point].map((each, axis) => `${"XYZ"[axis]} ${each.toFixed(3)}`).join(", ");
-    label.textContent = number === count ? "whole program" : place ? `line ${place.line}: ${at} mm` : "before the first move";
+    const at = place && [...place.point].map((each, axis) => `${"XYZ"[axis]} ${(each / length).toFixed(digits)}`).join(", ");
+    label.textContent = number === count ? "whole program" : place ? `line ${place.line}: ${at} ${unit}` : "before the first move";
     slider.setAttribute("aria-valuetext", label.textContent);
     picture.view.set({});
   });
   return made("div", { className: "steps" }, slider, label);
-}
-
-/** Return what is known of a program, in words, and what of it is not drawn. */
-function facts(drawn) {
-  const number = (value, digits = 1) => value.toLocaleString("en", { maximumFractionDigits: digits });
-  const size = drawn.box.high.map((high, axis) => number(high - drawn.box.low[axis], 2)).join(" × ");
-  const rows = [
-    ["Size", `${size} mm (X × Y × Z)${drawn.units === "inch" ? ", programmed in inches" : drawn.units ? "" : ", the program names no unit"}`],
-    ["Moves", `${number(drawn.move_count)} in ${number(drawn.line_count)} lines`],
-    ["At feed rate", `${number(drawn.cut_mm)} mm, ${number(drawn.cut_seconds / 60)} minutes`],
-    ["Rapid", `${number(drawn.rapid_mm)} mm`],
-    ["Tools", drawn.tools.join(", ") || "none named"],
-    ["Feed rates", drawn.feeds_mm_min ? `${drawn.feeds_mm_min.map((each) => number(each)).join(" to ")} mm/min` : "none"],
-    ["Spindle", drawn.spindle_rpm.length ? `${drawn.spindle_rpm.map((each) => number(each)).join(", ")} rpm` : "no speed named"],
-  ];
-  if (!drawn.is_whole) rows.push(["Not whole", "The program has no end here: what is drawn may be a part of it."]);
-  const list = made("dl", { className: "names" });
-  for (const [name, value] of rows) list.append(made("dt", { textContent: name }), made("dd", { textContent: value }));
-  const remarks = made("ul");
-  for (const { what, count, lines } of drawn.remarks) {
-    const where = lines.join(", ") + (count > lines.length ? ", …" : "");
-    remarks.append(made("li", { textContent: `${what} (${count === 1 ? "line" : `${number(count)} lines:`} ${where})` }));
-  }
-  return made("div", { className: "facts-of-program" }, list, drawn.remarks.length ? remarks : "");
 }
 
 /** Put a canvas over the picture of a figure, once its document has come. */
@@ -317,7 +294,7 @@ async function start(figure) {
     image.before(picture.canvas);
     figure.classList.add("turns");
     const bar = controls(picture.view);
-    picture.canvas.after(bar, steps(picture, count), facts(drawn));
+    picture.canvas.after(bar, steps(picture, count, drawn.units));
     picture.view.set({});
     return { figure, picture, bar, paths, box: drawn.box };
   } catch {

@@ -53,6 +53,13 @@ def test_the_first_place_has_no_start_and_is_not_drawn() -> None:
     assert list(said(toolpath)) == ["Lines before the program says G90 or G91 are read as G90."]
 
 
+def test_rapid_moves_before_the_place_is_known_are_named() -> None:
+    lines = ("G21 G90", "G0 X0 Y0", "G0 X500 Y500", "G0 X-900", "G0 Z5", "G1 X1 F100", "M30")
+    toolpath = read_toolpath("\n".join(lines))
+    assert (toolpath.move_count, toolpath.not_drawn_count) == (5, 4)
+    assert said(toolpath) == {"Moves from or to a place that is not known are not drawn.": [3, 4]}
+
+
 def test_lengths_times_feeds_tools_and_speeds() -> None:
     toolpath = path("T3 M6", "S18000 M3", "G1 X60 F600", "G1 X0 F300", "G0 Z10", "T1 M6")
     assert toolpath.cut_mm == 120

@@ -84,6 +84,9 @@ def test_the_words_say_size_lengths_and_what_is_not_drawn_by_line() -> None:
         "2 moves, an arc counted by its chords, in a box of 254.00 by 127.00 by 0.00 mm, "
         "10.00 by 5.00 by 0.00 in (X by Y by Z).",
         "284.0 mm at feed rate, 0.0 mm of rapid moves.",
+        "Lines: 6. Not drawn: 1 of the moves: the program has not said from or to where. "
+        "Time: 1.2 minutes at feed rate. Tools: none named. "
+        "Feed rates: 9.00 in/min, 228.6 mm/min. Spindle: no speed named.",
         "Variables and expressions (#, [ ]) are not evaluated: their lines are not drawn. "
         "(1 line: 4)",
         "M123 is not known here: what it does is not drawn. (1 line: 5)",
