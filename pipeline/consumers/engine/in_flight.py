@@ -46,6 +46,12 @@ BYTES_IN_FLIGHT = CHUNK_BYTES
 
 Five chunks of records of 3.7 KB have 9.5 MB."""
 
+COMMIT_SECONDS = 5.0
+"""Longest wait for the coordinator of the group, which aiokafka asks for ever.
+
+Five chunks wait for less than a stop does.
+"""
+
 _log = structlog.get_logger(__name__)
 
 Offsets = dict[TopicPartition, int]
@@ -88,9 +94,11 @@ class InFlight:
         self._uncommitted: Offsets = {}
         self._first_failed: Offsets = {}
         self._why = ""
+        self._committing: asyncio.Timeout | None = None
         self._is_closed = False
         self._is_stopping = False
-        # One more with each rebalance: records of an earlier one may be done by another worker.
+        # One more with each rebalance, and where it does not wait any longer: records of an
+        # earlier one may be done by another worker.
         self._assignment = 0
         self._changed = asyncio.Event()
         self._context = copy_context()
@@ -146,6 +154,10 @@ class InFlight:
         self._close()
         if not await self._ended(seconds):
             _log.warning("batch not finished", seconds=seconds)
+            # What is sent after the rebalance would pass for a commit of the new owner.
+            self._assignment += 1
+            if self._committing is not None and not self._committing.expired():
+                self._committing.reschedule(0)
 
     def stop(self) -> None:
         """Begin with nothing more, also after a rebalance; what is in flight goes on."""
@@ -224,12 +236,15 @@ class InFlight:
         offsets = {place: at for place, at in self._uncommitted.items() if place in mine}
         try:
             if offsets:
-                await consumer.commit(offsets)
-        except KafkaError as error:
+                async with asyncio.timeout(COMMIT_SECONDS) as self._committing:
+                    await consumer.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
             # Nothing is lost: they are committed with the next, or the records delivered again.
             _log.warning("offsets not committed", group=self._worker.group, why=repr(error))
         else:
             self._uncommitted = {}
+        finally:
+            self._committing = None
 
     def _fail(self, records: Sequence[Record], assignment: int, error: BaseException) -> None:
         """Take note that a chunk failed, or was dropped.

@@ -309,10 +309,12 @@ async def test_what_outlasts_a_rebalance_commits_nothing_and_is_the_same_for_the
     shop.consumer.assigned = set()
     shop.flight.reopen()
     committed = shop.committed
+    if step == "commit":
+        # It ends without its answer.
+        await shop.settle()
     go_on()
     await shop.settle()
-    assert shop.committed <= first + (CHUNK if step == "commit" else 0)
-    assert shop.committed == committed or step == "commit"
+    assert shop.committed == committed <= first
     before = files(root)
 
     shop.consumer.assigned = {place()}

@@ -268,20 +268,43 @@ async def test_before_partitions_are_given_away_everything_in_flight_is_committe
     assert shop.committed == {0: 3 * CHUNK}
 
 
-async def test_what_was_not_finished_in_time_commits_nothing_once_partitions_are_given_out_anew(
-    shop: Shop,
+@pytest.mark.parametrize("halted", [("publish", 0), ("commit", CHUNK)])
+async def test_what_was_not_finished_in_time_commits_nothing_any_more(
+    shop: Shop, halted: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another worker may have gone on behind it meanwhile."""
-    shop.steps.halt("publish", 0)
+    monkeypatch.setattr(in_flight, "COMMIT_SECONDS", 10 * PATIENCE_SECONDS)
+    shop.steps.halt(*halted)
     await shop.put(range(CHUNK))
-    await shop.steps.wait_for("publish", 0, began=True)
+    await shop.steps.wait_for(*halted, began=True)
     with capture_logs() as logged:
         await shop.flight.finish(0.001)
-    assert [each["event"] for each in logged] == ["batch not finished"]
-    shop.flight.reopen()
-    shop.steps.go("publish", 0)
+        if halted[0] == "commit":
+            # It ends without its answer: aiokafka would ask again as a member of the next time.
+            async with asyncio.timeout(PATIENCE_SECONDS / 2):
+                await shop.settle()
+    assert logged[0]["event"] == "batch not finished"
+    shop.steps.go(*halted)
     await shop.settle()
     assert shop.consumer.committed == []
+    shop.flight.reopen()
+    await shop.put(range(CHUNK))
+    await shop.settle()
+    assert shop.committed == {0: CHUNK}
+
+
+async def test_a_commit_without_an_answer_holds_up_nothing_and_is_made_with_the_next(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator of the group is away, and aiokafka asks for it for ever."""
+    monkeypatch.setattr(in_flight, "COMMIT_SECONDS", 0.01)
+    shop.steps.halt("commit", 2)
+    await shop.put(range(2), partition=1)
+    await shop.settle()
+    assert shop.committed == {}
+    await shop.put(range(CHUNK), partition=0)
+    await shop.flight.finish(PATIENCE_SECONDS)
+    assert shop.committed == {0: CHUNK, 1: 2}
 
 
 async def test_offsets_of_a_partition_that_was_taken_away_hold_up_no_others(shop: Shop) -> None:
@@ -320,6 +343,7 @@ async def test_records_of_a_poll_are_let_go_while_the_worker_goes_on(shop: Shop)
             if offset:
                 # It waited, and begins with the end of the one before it.
                 shop.steps.go("store", offset - 1)
+                await shop.steps.wait_for("store", offset, began=True)
                 await shop.steps.wait_for("commit", offset)
             if offset < 3:
                 note(polled)
