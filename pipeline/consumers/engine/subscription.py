@@ -342,10 +342,9 @@ async def parse_raw(
     records: Records, original: Callable[[Records], Awaitable[KafkaMessage]]
 ) -> KafkaMessage:
     """Wrap a batch as FastStream's message, without looking into any record."""
-    # The envelope alone is FastStream's.
-    message = await original((replace(records[0], headers=()),))
-    message.raw_message = records
-    return message
+    # It decodes every header of what it gets.
+    envelope = await original((replace(records[0], headers=()),))
+    return KafkaMessage(records, b"", message_id=envelope.message_id, consumer=envelope.consumer)
 
 
 async def decode_raw(message: KafkaMessage) -> list[Any]:
