@@ -57,7 +57,7 @@ from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.regular_files import names_below, open_below
 from pipeline.errors import IntegrityError
 from pipeline.settings import Settings
-from pipeline.storage.archives import is_gone
+from pipeline.storage.archives import is_seen
 from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
@@ -337,7 +337,7 @@ def has_report(files: ReadableFiles, audit_id: str) -> bool:
         StoreAwayError: A bucket does not answer.
     """
     with files.faults():
-        return not is_gone(files, report_name(audit_id))
+        return is_seen(files, report_name(audit_id))
 
 
 def read_report(files: ReadableFiles, audit_id: str) -> tuple[dict[str, Any], bytes] | None:

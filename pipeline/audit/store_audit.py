@@ -71,7 +71,7 @@ from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.archives import Archives, is_gone
+from pipeline.storage.archives import Archives, is_seen
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
@@ -315,8 +315,8 @@ class StoreAudit:
         """Return the dates in whose folder there is a file of the run."""
         files, dates = self.store.files, dates_of_runs(self.store.files)
         paths = [str(ArtifactPath(date, run_id)) for date in dates]
-        gone = files.at_once(partial(is_gone, files), paths)
-        return [date for date, is_missing in zip(dates, gone, strict=True) if not is_missing]
+        seen = files.at_once(partial(is_seen, files), paths)
+        return [date for date, is_there in zip(dates, seen, strict=True) if is_there]
 
     def _steps_of(self, part: str, plan: AuditPlan, context: AuditContext) -> Iterator[Step]:
         yield Step(part, check_area, (part,))

@@ -6,7 +6,7 @@ that is missing, and that the record of its date covers, is archived. A record p
 tar does, by `rmos archive verify`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +20,7 @@ from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Creation, NewFile, NotAFileError, ReadableFiles
 from pipeline.errors import ArchivedError, IntegrityError
 from pipeline.ledger.log_id import LogId
+from pipeline.storage.batch_plan import StoredRow, path_of_row
 from schemas.fields import DATE_PATTERN, Frozen, Sha256
 
 ARCHIVE_VERSION: Final = "rmos.archive/1"
@@ -134,6 +135,19 @@ class Archives:
         record = self.of(date_of(path))
         return record if record is not None and record.covers(*sources) else None
 
+    def has_row(self, row: StoredRow, runs: Mapping[str, StoredRun]) -> bool:
+        """Return whether a record covers the document of a row, likewise.
+
+        Args:
+            row: Of a run or an advisory.
+            runs: By run_id; that of an advisory is among them where it is known.
+        """
+        path = path_of_row(row)
+        run = row if isinstance(row, StoredRun) else runs.get(row.run_id)
+        if path is None or run is None:
+            return False
+        return self.covering(path, row.source, run.source) is not None
+
     def dates(self) -> list[str]:
         """Return the dates that have a record which can be read, in order."""
         with self._store.faults():
@@ -146,12 +160,20 @@ class Archives:
 def is_gone(files: ReadableFiles, path: str) -> bool:
     """Return whether there is nothing at `path`: neither the file nor anything in its place.
 
-    Also True where the disk cannot be asked: then the file cannot be read either.
+    False where the disk cannot be asked: what cannot be looked at is a fault, and not archived.
     """
     try:
         return path not in files.present([path])
     except OSError:
-        return True
+        return False
+
+
+def is_seen(files: ReadableFiles, path: str) -> bool:
+    """Return whether there is anything at `path`; False where the disk cannot be asked."""
+    try:
+        return path in files.present([path])
+    except OSError:
+        return False
 
 
 def mark_archived(

@@ -183,7 +183,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 known = self._known(judged, transaction)
             records = judged
             plan = self._claim(records, known, transaction)  # 2.
-            damaged = self._damaged(plan)
+            damaged = self._damaged(plan, known)
             accepted = check_reject_limit(plan, damaged, transaction, limit, state)
             leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
             creations = self._create_files(plan, leaves, written)  # 3. to 5.
@@ -309,17 +309,17 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     def _corrupt(planned: PlannedRecord[Verdict, AnyOutcome]) -> AnyOutcome:
         """Return the outcome of a record whose document is not what its row says."""
 
-    def _damaged(self, plan: BatchPlan[Verdict, AnyOutcome]) -> set[str]:
+    def _damaged(self, plan: BatchPlan[Verdict, AnyOutcome], known: KnownRows) -> set[str]:
         """Return the paths of known documents that are not what their rows say."""
-        known = {path: row for row in plan.known.values() if (path := path_of_row(row)) is not None}
-        found = self._files.presence(_expected(path, row) for path, row in known.items())
+        rows = {path: row for row in plan.known.values() if (path := path_of_row(row)) is not None}
+        found = self._files.presence(_expected(path, row) for path, row in rows.items())
         archives = Archives(self.store)
         return {
             path
-            for path, row in known.items()
+            for path, row in rows.items()
             # What is archived is judged by its row.
             if found[path] is Presence.DIFFERENT
-            or (found[path] is Presence.MISSING and archives.covering(path, row.source) is None)
+            or (found[path] is Presence.MISSING and not archives.has_row(row, known.runs))
         }
 
     def _create_files(

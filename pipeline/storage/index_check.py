@@ -8,7 +8,6 @@ from itertools import chain
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.record import RecordSource
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.storage.archives import Archives, is_gone
@@ -59,9 +58,10 @@ def check_index(
         elif isinstance(found, FoundArtifact):
             yield from _row_difference(index, found)
     if archives.dates():
-        sources = _sources(index)
-        for path in [path for path in rows if is_gone(store.files, path)]:
-            if archives.covering(path, *sources.get(path, (None,))) is not None:
+        runs = {run.run_id: run for run in index.all_runs()}
+        for row in chain[StoredRow](runs.values(), index.all_advisories()):
+            path = path_of_row(row)
+            if path in rows and archives.has_row(row, runs) and is_gone(store.files, path):
                 del rows[path]
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
@@ -99,18 +99,6 @@ def _blob_difference(files: ReadableFiles, path: str) -> IndexDifference | None:
     if check.rule is None:
         return IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
     return None
-
-
-def _sources(index: RunIndex) -> dict[str, tuple[RecordSource | None, ...]]:
-    """Return the record that made each artifact by its path; of a link its own too."""
-    runs = {run.run_id: run for run in index.all_runs()}
-    sources: dict[str, tuple[RecordSource | None, ...]] = {
-        run.artifact_path: (run.source,) for run in runs.values()
-    }
-    for link in index.all_advisories():
-        if link.link_path is not None and (run := runs.get(link.run_id)) is not None:
-            sources[link.link_path] = run.source, link.source
-    return sources
 
 
 def _expected(index: RunIndex) -> tuple[dict[str, str], set[str]]:

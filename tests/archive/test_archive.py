@@ -21,9 +21,11 @@ from pipeline.archive.tar import member
 from pipeline.core.layout import attachment_path
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
+from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.checksums import checksums_of, store_root
 from pipeline.storage.index_check import check_index
 from pipeline.storage.program_verdict import program_verdict
+from pipeline.storage.store import open_store_to_write
 from schemas.run_filter import RunFilter
 from tests.archive.archived import (
     DATE,
@@ -139,6 +141,29 @@ def test_what_is_there_and_differs_stays_corrupt(store: Path, tar: Path) -> None
     with closing(reader(store)) as runs, pytest.raises(IntegrityError, match="ARTIFACT_CORRUPT"):
         runs.find("run_0")
     assert restore(store, tar).different == [RUN]
+
+
+def test_what_cannot_be_looked_at_is_not_archived(store: Path, tar: Path) -> None:
+    """As in a folder that may not be entered, or on a disk that fails."""
+    remove(create(store, tar))
+    folder = store / "runs" / DATE
+    folder.symlink_to(folder)
+    with closing(reader(store)) as runs:
+        assert not any("archived" in item for item in runs.list_runs(RunFilter()).items)
+        with pytest.raises(IntegrityError, match="ARTIFACT_CORRUPT"):
+            runs.find("run_0")
+
+
+def test_a_link_that_is_lost_after_its_run_came_late_is_corrupt(store: Path, tar: Path) -> None:
+    """Its own leaf is in the tar's logs as that of a claim, and its run's is not."""
+    create(store, tar)
+    claim = advisory_record(advisory(2, "run_that_has_not_come"), 4)
+    add_runs(store, [run_record(run("that_has_not_come"), 9, partition=7)])
+    writer = AdvisoryStore(open_store_to_write(store), ledger=ledger(store))
+    with closing(writer):
+        assert kinds(writer.retry_links([claim])) == ["linked"]
+        (store / f"runs/{DATE}/run_that_has_not_come_advisory_adv_2.json").unlink()
+        assert kinds(writer.commit([claim])) == ["ARTIFACT_CORRUPT"]
 
 
 @pytest.mark.parametrize("change", ["{}", "other store", "other date"])

@@ -17,7 +17,7 @@ from pipeline.audit.steps import AuditReader, Step, StepResult
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
 from pipeline.disk.sqlite.scratch import SqliteError, has_no_room
-from pipeline.storage.archives import is_gone
+from pipeline.storage.archives import is_seen
 from pipeline.storage.checksums import root_of_lines
 from pipeline.storage.index.tables import (
     advisories,
@@ -44,7 +44,7 @@ def compare(reader: AuditReader, code: AuditCode, query: str) -> StepResult:
     result = StepResult()
     for cells in reader.plan.execute(query):
         path, expected, found = ("something else" if cell is None else str(cell) for cell in cells)
-        if query not in queries.ROWS_WITHOUT_LEAF or is_gone(reader.store.files, path):
+        if query not in queries.ROWS_WITHOUT_LEAF or not is_seen(reader.store.files, path):
             result.add(Finding(code, path, expected, found))
     return result
 
