@@ -44,6 +44,8 @@ LEAF: Final = ".leaf"
 PROOF: Final = ".tlog-proof"
 OTHERS: Final = frozenset({"FORMAT", "README.txt", "checkpoints.txt", "vkeys.txt", MANIFEST, SUMS})
 """Members beside files of the store and their records."""
+EXTENSION_BYTES: Final = 1 << 20
+"""Most bytes of a header that extends another. It has a name, which has at most some 300."""
 
 _README: Final = """\
 Runs of the dates {dates}
@@ -197,6 +199,22 @@ class TarError(Exception):
     """A tar is none, or none that `write_tar` makes."""
 
 
+class _Header(tarfile.TarInfo):
+    """A header before anything that it announces is read: of what `write_tar` writes, or refused.
+
+    `tarfile` reads a header that extends others whole, whatever size it says, and goes back in the
+    file where a size is negative.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        info = super().frombuf(buf, encoding, errors)
+        is_extension = info.type == tarfile.XHDTYPE and info.size <= EXTENSION_BYTES
+        if info.size < 0 or not (is_extension or info.type == tarfile.REGTYPE):
+            raise tarfile.ReadError("expected the header of a plain file")
+        return info
+
+
 def read_tar(file: IO[bytes]) -> Iterator[Member]:
     """Yield the members of a tar in their order, each with the header that `write_tar` makes.
 
@@ -205,14 +223,24 @@ def read_tar(file: IO[bytes]) -> Iterator[Member]:
     """
     last = "its start"
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as tar:
             for info in tar:
+                # A header that extends this one may have given it another size.
+                if info.size < 0 or info.issparse():
+                    raise tarfile.ReadError("expected the size of a plain file")
                 last = info.name
-                wanted = member(info.name, info.size)
-                if not info.isreg() or _header(info) != _header(wanted):
+                if _header(info) != _header(member(last, info.size)):
                     raise TarError(f"{last}: expected a plain file with the fixed mode and time")
                 yield Member(info.name, info.size, _pieces(tar, info))
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    # Offsets may be beyond what a file can have, and headers extend each other without end.
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise TarError(f"it cannot be read after {last} ({error})") from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pipeline.archive import create as creating
-from pipeline.archive.tar import member
+from pipeline.archive.tar import TarError, member, read_tar
 from pipeline.core.layout import attachment_path
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
@@ -510,3 +510,45 @@ def test_a_tar_that_somebody_made_is_compared_with_the_ledger(
     if name:
         with pytest.raises(IntegrityError, match="does not prove"):
             restore(store, other)
+
+
+def header(type_: bytes, size: int, name: str = "x") -> bytes:
+    """Return a header that `tarfile` does not make: with any size, in base 256."""
+    info = member(name, 0)
+    info.type = type_
+    content = bytearray(info.tobuf(tarfile.PAX_FORMAT))
+    content[124:136] = (size % (1 << 95) | (0xFF if size < 0 else 0x80) << 88).to_bytes(12, "big")
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+def pax(line: bytes) -> bytes:
+    return header(tarfile.XHDTYPE, len(line)) + line.ljust(512, b"\0")
+
+
+CRAFTED: dict[str, bytes] = {
+    "a negative size": header(tarfile.REGTYPE, -1536),
+    "a negative size in an extended header": pax(b"14 size=-1536\n") + header(tarfile.REGTYPE, 0),
+    "a negative extended header": header(tarfile.XHDTYPE, -512),
+    "an extended header of 2**70 bytes": header(tarfile.XHDTYPE, 1 << 70),
+    "an extended header of 200 GiB": header(tarfile.XHDTYPE, 200 << 30),
+    "an old long name of 200 GiB": header(tarfile.GNUTYPE_LONGNAME, 200 << 30),
+    "an old file with holes": header(tarfile.GNUTYPE_SPARSE, 0),
+    "a file of 2**70 bytes": header(tarfile.REGTYPE, 1 << 70),
+    "a size of 2**70 in an extended header": pax(b"%d size=%d\n" % (30, 1 << 70))
+    + header(tarfile.REGTYPE, 0),
+    "extended headers without end": pax(b"6 a=b\n") * 2000,
+    "a file with holes": pax(b"22 GNU.sparse.map=0,0\n") + header(tarfile.REGTYPE, 1 << 60),
+}
+
+
+@pytest.mark.parametrize("what", CRAFTED)
+def test_a_crafted_tar_is_refused_at_its_member(what: str, tar: Path) -> None:
+    plain = header(tarfile.REGTYPE, 0, "FORMAT") + header(tarfile.REGTYPE, 0, "README.txt")
+    tar.write_bytes(plain + CRAFTED[what] + b"\0" * 1024)
+    with tar.open("rb") as file:
+        members = itertools.islice(read_tar(file), 9)
+        assert [next(members).name for _ in range(2)] == ["FORMAT", "README.txt"]
+        with pytest.raises(TarError, match=r"after README\.txt|in x"):
+            next(next(members).pieces)
