@@ -21,6 +21,7 @@ from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.readiness import Backoff, PutOff, Standing
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import judge_run_record
@@ -30,9 +31,12 @@ from pipeline.storage.batch_store import BatchResult
 from pipeline.storage.run_store import RunRecord, RunStore
 from tests.builders import record, run_request
 from tests.consumers.engine.chunks import STEPS, Consumer, Halted, place, records, until
-from tests.storage.stores import WatchedCalls, files, opened, rows
+from tests.ledger.ledgers import LOG, WatchedLogCalls, check_whole, ledger
+from tests.storage.stores import files, make_store, opened, rows
 
 CHUNK = 4
+TILES = 2
+"""Of each chunk: its leaves, and their hashes."""
 
 
 class Shop:
@@ -135,9 +139,20 @@ def stored_runs(root: Path) -> set[str]:
     return found
 
 
+def covered_offsets(root: Path) -> set[int]:
+    """Return the offsets that the checkpoint covers; of each run its file must be there."""
+    if not (root / LOG.path / "checkpoint").exists():
+        return set()
+    found = list(check_whole(root).leaves())
+    stored = files(root)
+    for leaf in found:
+        assert leaf.path is None or sha256_of_bytes(stored[leaf.path]) == leaf.sha256
+    return {leaf.offset for leaf in found}
+
+
 @pytest.fixture
-def calls() -> WatchedCalls:
-    return WatchedCalls()
+def calls() -> WatchedLogCalls:
+    return WatchedLogCalls()
 
 
 @pytest.fixture
@@ -146,17 +161,20 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shop(root: Path, calls: WatchedCalls, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(root: Path, calls: WatchedLogCalls, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     for module in (batches, in_flight):
         monkeypatch.setattr(module, "CHUNK_RECORDS", CHUNK)
     monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 1)
+    make_store(root)
     with (
-        opened(root, calls) as store,
+        opened(root, calls, ledger=ledger(root, calls)) as store,
         ThreadPoolExecutor(1, thread_name_prefix="store") as executor,
         ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
     ):
-        yield Shop(store, executor, writer)
+        shop = Shop(store, executor, writer)
+        yield shop
         assert unnamed_files(root) == []
+        assert covered_offsets(root) >= set(range(shop.committed))
 
 
 def runs(count: int) -> set[str]:
@@ -164,9 +182,12 @@ def runs(count: int) -> set[str]:
 
 
 async def test_chunks_that_overlap_are_each_flushed_named_flushed_and_then_published(
-    shop: Shop, calls: WatchedCalls
+    shop: Shop, calls: WatchedLogCalls
 ) -> None:
-    """What the next chunk writes meanwhile has a flush of its own before it gets a name."""
+    """What the next chunk writes meanwhile has a flush of its own before it gets a name.
+
+    The checkpoint covers it once its name is durable, and has its own name before it is told.
+    """
     log: list[Any] = shop.steps.log
 
     def note(name: str, arguments: tuple[Any, ...]) -> None:
@@ -174,31 +195,37 @@ async def test_chunks_that_overlap_are_each_flushed_named_flushed_and_then_publi
         about = run_in(arguments[1]) if name in {"write", "link_unnamed"} else None
         log.append((f"disk.{name}", about, threading.current_thread().name[:5]))
 
-    calls.after = note
-    await shop.put(range(3 * CHUNK))
+    await shop.put(range(CHUNK))  # It makes the log.
     await shop.settle()
-    threads = {(entry[0], entry[2]) for entry in log if entry[0] in {"disk.write", "disk.syncfs"}}
-    assert threads == {("disk.write", "write"), ("disk.syncfs", "store")}
-    stored = [entry[0] for entry in log if entry[0] in {"disk.syncfs", "disk.link_unnamed"}]
-    chunk = ["disk.syncfs", *(["disk.link_unnamed"] * CHUNK), "disk.syncfs"]
-    assert stored == 3 * chunk
+    calls.after = note
+    await shop.put(range(CHUNK, 4 * CHUNK))
+    await shop.settle()
+    disk = [entry for entry in log if entry[0].startswith("disk.")]
+    assert {entry[2] for entry in disk if entry[0] == "disk.write" and entry[1]} == {"write"}
+    steps = {"disk.syncfs", "disk.link_unnamed", "disk.replace"}
+    stored = [entry[0] for entry in disk if entry[2] == "store" and entry[0] in steps]
+    links = ["disk.link_unnamed"] * (CHUNK + TILES)
+    assert stored == 3 * [
+        *("disk.syncfs", *links, "disk.syncfs"),
+        *("disk.replace", "disk.syncfs"),
+    ]
 
     flushes = [place for place, entry in enumerate(log) if entry[0] == "disk.syncfs"]
     for number in range(3):
-        contents, names = flushes[2 * number : 2 * number + 2]
-        for run in range(number * CHUNK, (number + 1) * CHUNK):
+        contents, names, checkpoint = flushes[3 * number : 3 * number + 3]
+        first = (number + 1) * CHUNK
+        for run in range(first, first + CHUNK):
             (written,) = places_of(log, "disk.write", f"run_{run}")
             (linked,) = places_of(log, "disk.link_unnamed", f"run_{run}")
             assert written < contents < linked < names
-        assert names < log.index(("publish", number * CHUNK))
-        assert log.index(("publish", number * CHUNK)) < log.index(("commit", (number + 1) * CHUNK))
+        assert checkpoint < log.index(("publish", first)) < log.index(("commit", first + CHUNK))
 
 
 def run_in(written: Any) -> str | None:
-    """Return the run that a path or the bytes of an artifact name."""
-    text = written if isinstance(written, str) else bytes(written).decode()
-    found = re.search(r"run_[0-9]+", text)
-    return found and found[0]
+    """Return the run that a path or the bytes of an artifact name; tiles name many."""
+    text = written if isinstance(written, str) else bytes(written).decode("latin-1")
+    found = re.match(r"run_[0-9]+|\{.*?(?P<run>run_[0-9]+)", text, re.DOTALL)
+    return found and (found["run"] or found[0])
 
 
 def places_of(log: Sequence[tuple[Any, ...]], step: str, run: str) -> list[int]:
@@ -206,15 +233,16 @@ def places_of(log: Sequence[tuple[Any, ...]], step: str, run: str) -> list[int]:
 
 
 async def test_a_disk_that_is_full_while_a_chunk_is_written_ahead_takes_nothing_of_it(
-    root: Path, shop: Shop, calls: WatchedCalls
+    root: Path, shop: Shop, calls: WatchedLogCalls
 ) -> None:
     written = 0
 
-    def fill(name: str, _arguments: tuple[Any, ...]) -> None:
+    def fill(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal written
-        written += name == "write"
-        if name == "write" and written == CHUNK + 3:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if name == "write" and run_in(arguments[1]):
+            written += 1
+            if written == CHUNK + 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     calls.before = fill
     shop.steps.halt("publish", 0)
@@ -231,8 +259,15 @@ async def test_a_disk_that_is_full_while_a_chunk_is_written_ahead_takes_nothing_
 
 
 async def test_nothing_is_visible_of_the_chunk_that_reaches_the_reject_limit_nor_of_those_behind(
-    root: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    root: Path, shop: Shop, calls: WatchedLogCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written = set()
+
+    def note(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write" and not shop.faults:
+            written.add(run_in(arguments[1]))
+
+    calls.after = note
     for module in (batches, in_flight):
         monkeypatch.setattr(module, "CHUNK_RECORDS", 499)
     await shop.flight.put([bad_at(offset) for offset in range(499)], {place(): 499})
@@ -245,8 +280,9 @@ async def test_nothing_is_visible_of_the_chunk_that_reaches_the_reject_limit_nor
     await shop.settle()
     (fault,) = shop.faults
     assert isinstance(fault, RejectLimitError)
-    assert files(root) == {}
-    assert rows(root)["runs"] == []
+    assert written >= {"run_499", "run_501", "run_502"}
+    assert stored_runs(root) == set()
+    assert covered_offsets(root) == set(range(499))
     assert shop.committed == 499
 
 
