@@ -26,7 +26,7 @@ from pipeline.core.store.files import Files
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import LogReader, StoreLogs
-from pipeline.storage.archives import ArchivedLog
+from pipeline.storage.archives import ArchivedLog, ArchivedTar, ArchiveRecord
 from pipeline.storage.artifacts import read_recorded
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.checksums import attachments_of
@@ -59,6 +59,26 @@ class ArchiveManifest(Frozen):
     dates: dict[Annotated[str, Field(pattern=DATE_PATTERN)], DateCounts]
     attachments: int = Field(ge=0)
     logs: list[ArchivedLog]
+
+
+def record_of(manifest: ArchiveManifest, date: str, tar: ArchivedTar) -> ArchiveRecord:
+    """Return the record of a date of a tar: all of it but the place follows from the tar."""
+    counts = manifest.dates[date]
+    return ArchiveRecord(
+        store_id=manifest.store_id,
+        date=date,
+        artifacts=counts.artifacts,
+        links=counts.links,
+        attachments=manifest.attachments,
+        logs=manifest.logs,
+        tar=tar,
+    )
+
+
+def is_record_of(record: ArchiveRecord, manifest: ArchiveManifest) -> bool:
+    """Return whether a record says what the manifest of its tar says."""
+    is_listed = record.date in manifest.dates
+    return is_listed and record == record_of(manifest, record.date, record.tar)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.archive.contents import ArchiveManifest, contents_of
+from pipeline.archive.contents import ArchiveManifest, contents_of, is_record_of, record_of
 from pipeline.archive.tar import write_tar
 from pipeline.archive.verify import VerifiedTar, open_tar, read_back, verify_tar
 from pipeline.core.progress import Progress
@@ -81,12 +81,12 @@ def create_archive(
             f"{path} is there already, and has the dates {', '.join(manifest.dates)}: name a new "
             "file."
         )
-    records = [_record(manifest, date, proved) for date in wanted]
+    records = [record_of(manifest, date, proved.tar) for date in wanted]
     known = {record.date: record for record in proved.records}
     for record in records:  # 4.
         if record.date not in known:
             write_record(logs.store, record)
-    kept = _kept_records(logs.store, wanted, path)  # 5.
+    kept = _kept_records(logs.store, manifest, path)  # 5.
     return CreatedArchive(kept, is_new, shared, removal_of(settings, logs.store, path, manifest))
 
 
@@ -119,31 +119,24 @@ def _proved(logs: StoreLogs, path: Path, progress: Progress) -> VerifiedTar:
     return found
 
 
-def _kept_records(store: StoreContents, dates: Sequence[str], path: Path) -> list[ArchiveRecord]:
+def _kept_records(
+    store: StoreContents, manifest: ArchiveManifest, path: Path
+) -> list[ArchiveRecord]:
     """Return the records as they are in the store, each of the tar as it lies there.
 
     Raises:
-        IntegrityError: One is not there, or is of other bytes.
+        IntegrityError: One is not there, or says something else.
     """
+    dates = sorted(manifest.dates)
     with open_tar(path) as file:
         tar = read_back(path, file)
     kept = [record for date in dates if (record := read_record(store, date)) is not None]
-    if [(each.tar.sha256, each.date) for each in kept] != [(tar.sha256, date) for date in dates]:
+    is_kept = [each.date for each in kept] == dates
+    if not is_kept or not all(
+        each.tar.sha256 == tar.sha256 and is_record_of(each, manifest) for each in kept
+    ):
         raise IntegrityError(f"{path} and the records of its dates differ. Remove nothing.")
     return kept
-
-
-def _record(manifest: ArchiveManifest, date: str, proved: VerifiedTar) -> ArchiveRecord:
-    counts = manifest.dates[date]
-    return ArchiveRecord(
-        store_id=manifest.store_id,
-        date=date,
-        artifacts=counts.artifacts,
-        links=counts.links,
-        attachments=manifest.attachments,
-        logs=manifest.logs,
-        tar=proved.tar,
-    )
 
 
 def _removal_from_bucket(url: str, listed: str) -> str:

@@ -8,7 +8,8 @@
 4. The ledger, read as far as the manifest goes, names exactly these artifacts and links for its
    dates: none is missing, and none was added.
 5. Each attachment has the SHA-256 of its name, and a file of the tar names it.
-6. The whole tar has the size and the SHA-256 in the records of its dates, where the store has them.
+6. Where the store has the records of its dates, they say of dates and logs what the manifest says,
+   and the whole tar has their size and SHA-256.
 
 What is wrong is named by its member. A byte between the members is found by step 6 alone.
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from pipeline.archive.contents import ArchiveManifest, counts_of, logged_files
+from pipeline.archive.contents import ArchiveManifest, counts_of, is_record_of, logged_files
 from pipeline.archive.tar import (
     LEAF,
     MANIFEST,
@@ -49,7 +50,7 @@ from pipeline.errors import InputError, IntegrityError
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.proofs import parse_tlog_proof
-from pipeline.storage.archives import ArchivedTar, ArchiveRecord, read_record
+from pipeline.storage.archives import ArchivedTar, ArchiveRecord, contradiction, read_record
 from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, is_legacy_json
 from pipeline.storage.checksums import attachments_of, sum_line
 
@@ -252,13 +253,8 @@ class _Verification:
     def _check_logs(self, manifest: ArchiveManifest, readers: Sequence[LogReader]) -> None:
         by_log = {reader.log.path: reader for reader in readers}
         for log in manifest.logs:
-            reader = by_log.get(log.log)
-            if reader is None or reader.size < log.size:
-                size = 0 if reader is None else reader.size
-                reason = f"expected {log.log} with at least {log.size:,} leaves, found {size:,}"
+            if reason := contradiction(log, by_log.get(log.log)):
                 self._fault(MANIFEST, reason)
-            elif reader.root_of(log.size).hex() != log.root_sha256:
-                self._fault(MANIFEST, f"expected {log.log} to begin with other leaves")
 
     def _check_proofs(self) -> None:
         for name in self._files():
@@ -299,7 +295,7 @@ class _Verification:
             self._fault(MANIFEST, "expected the number of files of each date, found others")
 
     def _check_records(self) -> None:
-        tar = self.found.tar
+        tar, manifest = self.found.tar, self.found.manifest
         for date in sorted({date_of(name) for name in self._files()}):
             try:
                 record = read_record(self._logs.store, date)
@@ -315,6 +311,8 @@ class _Verification:
                     f"expected SHA-256 {record.tar.sha256} and {record.tar.size_bytes:,} bytes, as "
                     f"the record of {date} says, found {tar.sha256} and {tar.size_bytes:,} bytes",
                 )
+            elif manifest is None or not is_record_of(record, manifest):
+                self._fault("", f"expected the record of {date} to say what {MANIFEST} says")
 
 
 def _is_known(name: str, place: StorePath | None) -> bool:

@@ -212,6 +212,11 @@ class AuditPlan:
         row = self._db.execute(query, values).fetchone()
         return None if row is None else row[0]
 
+    def archived_counts(self) -> dict[str, tuple[int, int]]:
+        """Return how many artifacts and links of each date the records of the dates cover."""
+        found = self._db.execute(queries.ARCHIVED_COUNTS)
+        return {date: (artifacts, links) for date, artifacts, links in found}
+
     def dates(self) -> list[str]:
         """Return the dates of the files that are expected."""
         return [date for (date,) in self._db.execute(queries.EXPECTED_DATES)]

@@ -194,6 +194,12 @@ EXPECT: Final = (
     WHERE {_ASKED_RUN} AND status <> 'OK' AND {_IS_SHA256.format("request_sha256")}""",
 )
 
+# A leaf that only repeats a run or an advisory puts nothing into a tar.
+ARCHIVED_COUNTS: Final = f"""SELECT date, sum(of_run), sum(NOT of_run) FROM (
+    SELECT runs.date, 1 AS of_run FROM runs WHERE runs.is_run AND {_RUN_COVERED}
+    UNION ALL SELECT runs.date, 0 FROM advisories AS leaf JOIN runs USING (run_id)
+    WHERE runs.is_run AND leaf.is_advisory AND {_LINK_COVERED}) GROUP BY date"""
+
 COUNT_EXPECTED: Final = "SELECT count(*) FROM expected"
 EXPECTED_DATES: Final = "SELECT DISTINCT date FROM expected ORDER BY date"
 EXPECTED_NAMES: Final = "SELECT name FROM expected WHERE date = ? ORDER BY name"

@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 
 from pipeline.audit import queries
 from pipeline.audit.audited_store import NO_INDEX, AuditedStore
+from pipeline.audit.checks.archives import ArchiveCheck
 from pipeline.audit.checks.blobs import (
     BLOB_FOLDER,
     SLICE_BLOBS,
@@ -71,7 +72,7 @@ from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.archives import Archives, is_seen
+from pipeline.storage.archives import is_seen
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
@@ -198,11 +199,6 @@ class StoreAudit:
         for log in self.logs:
             is_legacy = log.log.topic == f"{self.store.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)
-        archives = Archives(self.store)
-        numbers = {log.log.path: log.number for log in self.logs}
-        for date in archives.dates():
-            if (record := archives.of(date)) is not None:
-                plan.add_archive(record, numbers)
         return plan, pool, findings
 
     def _open_logs(self, notes: Mapping[LogId, bytes | None]) -> list[Finding]:
@@ -253,7 +249,10 @@ class StoreAudit:
         if not self.logs and (plan.knows_runs or dates_of_runs(self.store.files)):
             expected = "a log of every partition that was consumed"
             yield Finding("LOG_MISSING", "ledger", expected, "no log")
+        archives = ArchiveCheck(self.store, self.logs, self.keys, self.extent)
+        yield from archives.add_to(plan)
         plan.resolve(has_logs=bool(self.logs))
+        yield from archives.count_in(plan)
         for run_id in dict.fromkeys(self.request.scope.run_ids or ()):
             known = plan.value(queries.DATE_OF_RUN, (run_id,))
             if known is None and not self._dates_with(run_id):

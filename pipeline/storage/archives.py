@@ -20,6 +20,7 @@ from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Creation, NewFile, NotAFileError, ReadableFiles
 from pipeline.errors import ArchivedError, IntegrityError
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
 from pipeline.storage.batch_plan import StoredRow, path_of_row
 from schemas.fields import DATE_PATTERN, Frozen, Sha256
 
@@ -246,6 +247,28 @@ def write_record(store: StoreContents, record: ArchiveRecord) -> bool:
             "Nothing was written."
         )
     return False
+
+
+def contradiction(log: ArchivedLog, reader: LogReader | None) -> str | None:
+    """Return what the ledger says otherwise of a log than a record or a tar does; None if nothing.
+
+    Args:
+        log: As it is said to have been.
+        reader: Of this log; None where the store has none.
+
+    Raises:
+        IntegrityError: The log is not what was written.
+        StoreError: The disk failed.
+    """
+    size = 0 if reader is None else reader.size
+    if reader is None or size < log.size:
+        return f"expected {log.log} with at least {log.size:,} leaves, found {size:,}"
+    if reader.root_of(log.size).hex() != log.root_sha256:
+        return f"expected {log.log} to begin with other leaves"
+    reached = reader.leaf(log.size - 1).offset + 1 if log.size else 0
+    if log.next_offset != reached:
+        return f"expected {log.log} to have come to offset {reached}, found {log.next_offset}"
+    return None
 
 
 def archived_error(path: str, record: ArchiveRecord) -> ArchivedError:

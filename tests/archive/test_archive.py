@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.archive import create as creating
 from pipeline.archive.tar import TarError, member, read_tar
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
@@ -40,9 +41,11 @@ from tests.audit.audited import (
     DRAWING,
     LARGE_GCODE,
     LINK,
+    LOG,
     RUN,
     Template,
     add_advisories,
+    add_file,
     add_runs,
     advisory,
     advisory_record,
@@ -54,10 +57,11 @@ from tests.audit.audited import (
     run_record,
 )
 from tests.builders import advisory_request, attachment, sha256
-from tests.ledger.ledgers import in_child, ledger
+from tests.ledger.ledgers import STORE_ID, in_child, ledger
 from tests.storage.stores import files, kinds, make_store, opened
 
 WAITING_TEXT = attachment_path(sha256(str(advisory_request()["content_text"])))
+LATE = f"runs/{DATE}/run_late.json"
 OWN = b"0\nSECTION\n2\nONLY HERE\n"
 
 
@@ -109,6 +113,9 @@ def test_an_archived_date_is_clean_and_counted_apart(store: Path, tar: Path) -> 
         assert f"{count:,} artifacts and links" in found.report["verdicts"]["integrity"]["reason"]
         assert "store_root" not in found.report
     assert audit(store, scope={"run_ids": ["run_0"]}).report["codes"] == {"ARCHIVED": 2}
+    assert audit(store, scope={"dates": [DATE]}).report["codes"] == {"ARCHIVED": count}
+    parts = [audit(store, audit_id=f"whole.part-{number}-of-2") for number in (1, 2)]
+    assert [each.findings for each in parts] == [[], []]
     with opened(store) as writer:
         assert list(check_index(writer.store, writer.index)) == []
 
@@ -182,6 +189,69 @@ def test_a_record_that_is_none_covers_nothing_and_is_found(
         (each.code, each.path) for each in found.findings
     }
     assert {"FILE_MISSING"} < found.codes
+
+
+def _cover_all(record: dict[str, Any]) -> None:
+    for log in record["logs"]:
+        log["next_offset"] = 10**9
+
+
+WRONG_RECORDS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "later offsets": _cover_all,
+    "more files": lambda record: record.update(artifacts=999),
+    "more links": lambda record: record.update(links=record["links"] + 1),
+    "fewer leaves": lambda record: record["logs"][0].update(size=record["logs"][0]["size"] - 1),
+    "more leaves": lambda record: record["logs"][0].update(size=10**6),
+    "another root": lambda record: record["logs"][0].update(root_sha256="0" * 64),
+    "a log that is not there": lambda record: record["logs"][0].update(log="ledger/9/none-0"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_RECORDS)
+def test_a_record_that_the_ledger_contradicts_hides_no_loss(
+    store: Path, tar: Path, what: str
+) -> None:
+    made = create(store, tar)
+    remove(made)
+    add_runs(store, [run_record(run("late"), 9, partition=7)])
+    path = store / f"archives/{DATE}.json"
+    record = json.loads(path.read_bytes())
+    WRONG_RECORDS[what](record)
+    overwrite(path, canonical_json(record))
+    (store / LATE).unlink()
+    found = audit(store)
+    assert {("FILE_UNREADABLE", f"archives/{DATE}.json"), ("FILE_MISSING", LATE)} <= {
+        (each.code, each.path) for each in found.findings
+    }
+    assert audit(store, scope={"dates": ["2025-12-19"]}).findings == []
+    assert verify(store, tar).faults
+    with pytest.raises(IntegrityError):
+        create(store, tar)
+
+
+def test_a_record_of_a_date_that_was_never_archived_covers_nothing(store: Path) -> None:
+    log = {"log": LOG, "next_offset": 10**9, "size": 0, "root_sha256": "0" * 64}
+    record = {
+        "schema_version": "rmos.archive/1",
+        "store_id": STORE_ID,
+        "date": DATE,
+        **{"artifacts": 0, "links": 0, "attachments": 0, "logs": [log]},
+        "tar": {"path": "/nope", "size_bytes": 0, "sha256": "0" * 64},
+    }
+    add_file(store / f"archives/{DATE}.json", canonical_json(record))
+    (store / RUN).unlink()
+    assert {(each.code, each.path) for each in audit(store).findings} == {
+        ("FILE_UNREADABLE", f"archives/{DATE}.json"),
+        ("FILE_MISSING", RUN),
+    }
+
+
+def test_a_log_that_is_damaged_is_found_and_contradicts_no_record(store: Path, tar: Path) -> None:
+    remove(create(store, tar))
+    flip(next((store / LOG / "tile/0").rglob("0*/*")), 7)
+    found = audit(store)
+    assert "TILE_DIFFERS" in found.codes
+    assert "FILE_MISSING" not in found.codes
 
 
 def test_lists_say_so_and_a_program_is_not_released(store: Path, tar: Path) -> None:
@@ -314,7 +384,7 @@ STEPS: dict[str, tuple[str, bool]] = {
     "gathered": ("write_tar", False),
     "the tar on its way": ("write_tar", True),
     "the tar written": ("_proved", False),
-    "the tar proved": ("_record", False),
+    "the tar proved": ("record_of", False),
     "no record": ("write_record", False),
     "one record": ("write_record", True),
     "all but the removal": ("removal_of", False),

@@ -52,6 +52,7 @@ class AuditedLog:
         next_offset: One more than that of the last leaf.
         gaps: Offsets without a leaf, below `next_offset`: the first, and the one after the last.
         changed: Bundles that are not as they were written.
+        is_intact: Whether all tiles are, and give the root that is signed.
         anchored_size: Of the largest trusted checkpoint that it continues.
     """
 
@@ -64,6 +65,7 @@ class AuditedLog:
     next_offset: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
     changed: set[int] = field(default_factory=set)
+    is_intact: bool = False
     anchored_size: int = 0
 
     @property
@@ -167,6 +169,7 @@ class LogCheck:
         audited = self._audited
         audited.root = self._recomputed.finish(self._partial)
         wrong = self._wrong_tiles()
+        audited.is_intact = bool(audited.checkpoint) and wrong == [] and not self._unreadable
         if wrong is None:
             yield self._other_root()
             # Which of two that differ is right is not known.
