@@ -220,6 +220,9 @@ class ListedAttachment(AttachmentRef):
     """An attachment of a run, and where its content is."""
 
     download_url: str
+    withheld: Literal[True] | None = Field(
+        None, description="There where a verdict keeps it from the machines: its URL answers 404."
+    )
 
 
 class AttachmentsAnswer(Frozen):

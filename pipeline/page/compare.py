@@ -172,6 +172,7 @@ def compare_view(
         (item["path"], item["op"], _side(item, "a"), _side(item, "b"))
         for item in diff["items"][:_MOST_ITEMS]
     ]
+    changed = list(_changed(diff["diff"]))
     programs = [each.run.program and each.run.program.sha256 for each in runs]
     return {
         "a": a.run.run_id,
@@ -188,7 +189,8 @@ def compare_view(
         ],
         "diff": diff,
         "meaning": meaning_of(diff["diff_severity"], runs),
-        "changed": list(_changed(diff["diff"])),
+        "changed": changed[:_MOST_ITEMS],
+        "changed_left_out": max(len(changed) - _MOST_ITEMS, 0),
         "items": items,
         "items_left_out": len(diff["items"]) - len(items),
         "same": _same(*views),

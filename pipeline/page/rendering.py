@@ -166,6 +166,15 @@ def json_text(value: object) -> str:
     return canonical_json(value).decode()
 
 
+def markdown_cells(text: str) -> int:
+    """Return at least as many cells as the tables of a Markdown text have.
+
+    Each line below a header may be a row, and a row has all columns.
+    """
+    lines = text.splitlines()
+    return (max((line.count("|") for line in lines), default=0)) * len(lines)
+
+
 def markdown_html(text: str) -> Markup:
     """Return Markdown of others as HTML that loads and runs nothing; every character is seen.
 

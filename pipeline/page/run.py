@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
+from pipeline.api.routes.advisories import list_advisories
 from pipeline.api.routes.attachments import download_attachment
 from pipeline.api.routes.runs import RunIdPath, download_evidence, download_run
 from pipeline.core.run_view import merged_advisories
@@ -25,7 +26,7 @@ from pipeline.errors import (
 )
 from pipeline.ledger.reader import find_run_leaf
 from pipeline.page.pictures import PICTURE_MIME, facts_of_run
-from pipeline.page.rendering import markdown_html, page
+from pipeline.page.rendering import markdown_cells, markdown_html, page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import (
     PROGRAM_KNOWN_BY,
@@ -40,6 +41,7 @@ from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.program_verdict import refused_by
 from pipeline.storage.reader import FoundRun, RunReader
+from schemas.fields import is_sha256
 
 router = APIRouter(route_class=PageRoute)
 
@@ -48,6 +50,19 @@ CHECKED_BYTES: Final = 16 << 20
 
 _READ_BYTES: Final = 20_000
 """An advisory that is longer is not shown, but offered."""
+
+_SHOWN_ADVISORIES: Final = 10
+_SHOWN_CHARACTERS: Final = 40_000
+"""Of the texts of all advisories of a page."""
+
+_SHOWN_CELLS: Final = 10_000
+"""Of the tables of all of them: a quarter of a second. A row of one character fills all columns."""
+
+_MOST_BRACKETS: Final = 1_000
+"""Of a text as Markdown: 20,000 of them, each perhaps a link, take 0.3 s. More are plain text."""
+
+_MOST_LISTED: Final = 100
+"""Of the warnings."""
 
 _STAMPS: Final = (
     *("engine_version", "toolchain_version", "post_processor_version", "config_fingerprint"),
@@ -78,15 +93,14 @@ class Advisory:
     """An advisory as the page shows it.
 
     Attributes:
-        form: `markdown`, `text` or `file`, which is offered alone.
+        form: `markdown` or `text`, which are shown; `file`, which is offered alone; `none` where
+            there is no content; `withheld`, `missing` or `damaged`, which is not offered.
         text: Its content, where it is shown.
-        is_kept_back: Whether some verdict withholds its content.
     """
 
     fields: Mapping[str, Any]
     form: str
-    text: str
-    is_kept_back: bool
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +144,25 @@ def _page(
     reader = deps.reader
     found = reader.find(run_id)
     document = recorded_document(found.run, found.content)
+    advisories, older = _Advisories(reader, found, document).newest()
     view = run_view(
         found,
         document,
         attachments=attachments_of(reader, found, document["attachments"], checked_bytes),
-        advisories=[
-            _advisory(reader, run_id, each) for each in merged_advisories(document, found.links)
-        ],
+        advisories=advisories,
         given=reader.show(found).added.get("given", {}),
         proof=proof_of(deps, found.run),
         refused_by=refused_by(reader, found.run),
     )
-    return page(request, "run.html", markdown=markdown_html, facts=facts, **view)
+    return page(
+        request,
+        "run.html",
+        markdown=markdown_html,
+        facts=facts,
+        older_advisories=older,
+        most_listed=_MOST_LISTED,
+        **view,
+    )
 
 
 def run_view(
@@ -272,24 +293,49 @@ def _state_of(reader: RunReader, sha256: str, budget: int | None) -> tuple[int, 
         return blob.size_bytes, "whole" if blob.check().error is None else "damaged"
 
 
-def _advisory(reader: RunReader, run_id: str, fields: Mapping[str, Any]) -> Advisory:
-    sha256 = fields.get("content_sha256")
-    mime = str(fields.get("mime")).partition(";")[0]
-    if sha256 is None:
-        return Advisory(fields, "none", "", is_kept_back=False)
-    try:
-        reader.named_blob(run_id, sha256)
+class _Advisories:
+    """Reads the advisories of a run, as many and as much as one page may show."""
+
+    def __init__(self, reader: RunReader, found: FoundRun, document: dict[str, Any]) -> None:
+        self._reader = reader
+        self._run_id = found.run.run_id
+        self._document = document
+        self._listed = merged_advisories(document, found.links)
+        self._characters = _SHOWN_CHARACTERS
+        self._cells = _SHOWN_CELLS
+
+    def newest(self) -> tuple[list[Advisory], int]:
+        """Return the newest advisories, the last one first, and how many older ones there are."""
+        shown = [self._read(each) for each in self._listed[: -_SHOWN_ADVISORIES - 1 : -1]]
+        return shown, len(self._listed) - len(shown)
+
+    def _read(self, fields: Mapping[str, Any]) -> Advisory:
+        sha256 = fields.get("content_sha256")
+        mime = str(fields.get("mime")).partition(";")[0]
+        if sha256 is None:
+            return Advisory(fields, "none")
+        try:
+            self._reader.named_blob(self._run_id, sha256)
+        except NotFoundError:
+            is_withheld = is_sha256(sha256) and self._reader.is_withheld(self._document, sha256)
+            return Advisory(fields, "withheld" if is_withheld else "missing")
+        _, state = _state_of(self._reader, sha256, CHECKED_BYTES)
+        if state in {"missing", "damaged"}:
+            return Advisory(fields, state)
         if mime not in {"text/markdown", "text/plain", "application/json"}:
-            return Advisory(fields, "file", "", is_kept_back=False)
-        with closing(reader.attachments.open(sha256)) as blob, reader.store.faults():
-            content = blob.read(0, _READ_BYTES + 1)
-            is_whole = blob.size_bytes <= _READ_BYTES and blob.check().error is None
-    except NotFoundError:
-        return Advisory(fields, "none", "", is_kept_back=True)
-    if not is_whole:
-        return Advisory(fields, "file", "", is_kept_back=False)
-    form = "markdown" if mime == "text/markdown" else "text"
-    return Advisory(fields, form, content.decode(errors="replace"), is_kept_back=False)
+            return Advisory(fields, "file")
+        with closing(self._reader.attachments.open(sha256)) as blob, self._reader.store.faults():
+            if state != "whole" or blob.size_bytes > min(_READ_BYTES, self._characters):
+                return Advisory(fields, "file")
+            text = blob.read(0, _READ_BYTES).decode(errors="replace")
+        self._characters -= len(text)
+        if mime != "text/markdown":
+            return Advisory(fields, "text", text)
+        cells = markdown_cells(text)
+        if cells > self._cells or text.count("[") > _MOST_BRACKETS:
+            return Advisory(fields, "text", text)
+        self._cells -= cells
+        return Advisory(fields, "markdown", text)
 
 
 def proof_of(deps: ApiDependencies, run: StoredRun) -> RunProof | str:
@@ -311,4 +357,5 @@ def proof_of(deps: ApiDependencies, run: StoredRun) -> RunProof | str:
 
 router.add_api_route("/run/{run_id}/artifact", download_run)
 router.add_api_route("/run/{run_id}/evidence", download_evidence)
+router.add_api_route("/run/{run_id}/advisories.json", list_advisories)
 router.add_api_route("/run/{run_id}/attachments/{sha256}", download_attachment)

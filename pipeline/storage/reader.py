@@ -247,8 +247,12 @@ class RunReader:
 
     def attachments_of(self, run_id: str) -> dict[str, Any]:
         """Return the attachments that a run lists, in its order, as the API answers them."""
-        refs = self._refs(run_id)
-        listed = [{**ref, "download_url": _download_url(run_id, ref["sha256"])} for ref in refs]
+        found = self.find(run_id)
+        document, listed = found.document(), []
+        for ref in document["attachments"]:
+            listed.append({**ref, "download_url": _download_url(run_id, ref["sha256"])})
+            if not found.run.may_cut and self.is_withheld(document, ref["sha256"]):
+                listed[-1]["withheld"] = True
         return {"run_id": run_id, "count": len(listed), "attachments": listed}
 
     def verify_attachments(self, run_id: str) -> dict[str, Any]:
@@ -257,18 +261,13 @@ class RunReader:
         Raises:
             IntegrityError: As `find`; what is wrong with an attachment is no error here.
         """
-        results = [
-            _result(ref, self.attachments.check(ref["sha256"])) for ref in self._refs(run_id)
-        ]
+        refs = self.find(run_id).document()["attachments"]
+        results = [_result(ref, self.attachments.check(ref["sha256"])) for ref in refs]
         is_ok = all(result["ok"] for result in results)
         return {
             "run_id": run_id,
             "verification": {"ok": is_ok, "count": len(results), "results": results},
         }
-
-    def _refs(self, run_id: str) -> list[dict[str, Any]]:
-        refs: list[dict[str, Any]] = self.find(run_id).document()["attachments"]
-        return refs
 
     def program_of(self, run_id: str, limit_bytes: int) -> RunProgram:
         """Return exactly the bytes that a machine would cut by a run, all of them hashed.

@@ -72,6 +72,7 @@ FILES = (
     "/static/",
     "sign-out",
     "/ledger/checkpoint",
+    "advisories.json",
 )
 """Parts of the paths at which something else than a page is."""
 

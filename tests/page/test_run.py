@@ -19,8 +19,10 @@ from tests.builders import (
 )
 from tests.evidence.proven_stores import proven_store
 from tests.ledger.ledgers import KEYS
+from tests.legacy_rows import v1_row
 from tests.page.conftest import Element, Site, site_over
 from tests.storage.stores import change_index
+from tests.storage.test_program_verdict import migrated
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 DXF = b"0\nSECTION\n"
@@ -79,6 +81,17 @@ async def test_a_program_that_a_blocked_run_lists_as_debug_is_nowhere(site: Site
     assert "withheld" in row.words
     assert list(row.all("a")) == []
     assert (await site.get(f"/run/{RUN}/attachments/{sha256(program)}")).status_code == 404
+
+
+async def test_the_api_says_of_such_a_program_that_it_is_withheld(site: Site) -> None:
+    path = {"gcode_path": attachment_path(sha256(DXF))}
+    listed = [attachment(DXF, kind="debug"), attachment(SVG)]
+    site.api.add_runs(red_request(run_id=RUN, outputs=path, attachments=listed))
+    answer = (await site.api.get(f"/{RUN}/attachments")).json()
+    assert [each.get("withheld") for each in answer["attachments"]] == [True, None]
+    for each in answer["attachments"]:
+        status = (await site.api.http.get(each["download_url"])).status_code
+        assert status == (404 if each.get("withheld") else 200)
 
 
 async def test_a_run_says_that_another_refuses_its_program(site: Site) -> None:
@@ -306,6 +319,76 @@ async def test_an_advisory_is_restrained_markdown(site: Site) -> None:
     names = {name for each in shown.all() for name in each.attributes}
     assert names <= {"class", "href", "rel"}
     assert "<script>alert(1)</script>" in shown.text
+
+
+@pytest.mark.parametrize("instead", [None, b"another text"])
+async def test_content_that_is_not_there_as_it_was_is_not_offered(
+    instead: bytes | None, site: Site
+) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    advisory = advisory_request(run_id=RUN)
+    site.api.add_advisories(advisory)
+    damage(site, str(advisory["content_text"]).encode(), instead)
+    article = panel(await site.page(f"/run/{RUN}"), "Advisories").one("article")
+    assert article.one("span", class_="bad").words == ("Damaged" if instead else "Missing")
+    assert list(article.all("a")) == []
+    assert "Withheld" not in article.words
+
+
+async def test_a_page_has_room_for_so_many_advisories(site: Site) -> None:
+    texts = ["|" * 2_500 + "\n" + "|-" * 2_500 + "\n" + "|\n" * 5_000, "[" * 2_000, "a" * 19_000]
+    site.api.add_runs(run_request(run_id=RUN))
+    site.api.add_advisories(
+        *(
+            advisory_request(
+                run_id=RUN,
+                advisory_id=f"adv_{number:02}",
+                content_text=texts[number % 3] + str(number),
+                created_at_utc=f"2026-01-01T00:00:{number:02}Z",
+            )
+            for number in range(15)
+        )
+    )
+    answer = await site.get(f"/run/{RUN}")
+    page = await site.page(f"/run/{RUN}")
+    assert len(answer.content) < 200_000
+    shown = panel(page, "Advisories")
+    articles = list(shown.all("article"))
+    assert len(articles) == 10
+    assert "adv_14" in articles[0].words
+    # A table that is too large, and too many brackets, are plain text; the rest is offered.
+    assert [len(list(each.all("pre"))) for each in articles[:4]] == [0, 1, 1, 0]
+    assert list(shown.all("td")) == []
+    assert "Download its content" in articles[-1].words
+    assert next(shown.all("a")).attributes["href"] == f"/run/{RUN}/advisories.json"
+    assert len((await site.get(f"/run/{RUN}/advisories.json")).json()["advisories"]) == 15
+
+
+async def test_many_warnings_are_counted(site: Site) -> None:
+    feasibility = {"risk_level": "YELLOW", "warnings": [f"warning {n}" for n in range(150)]}
+    site.api.add_runs(run_request(run_id=RUN, feasibility=feasibility))
+    words = panel(await site.page(f"/run/{RUN}"), "The decision").words
+    assert "warning 99 50 more are in the artifact" in words
+
+
+async def test_a_run_of_an_older_store_has_a_page(site: Site) -> None:
+    migrated(site.api.root, v1_row(advisory_inputs=[{"note": "x"}, {"advisory_id": "adv_1"}]))
+    run_id = v1_row()["run_id"]
+    page = await site.page(f"/run/{run_id}")
+    assert verdict(page) == (
+        "✖ DO NOT CUT: it is history of an older store, which no machine cuts by"
+    )
+    assert "Without a name" in panel(page, "Advisories").words
+
+
+@pytest.mark.parametrize("path", [f"/run/{RUN}", f"/file?sha256={sha256(GCODE)}"])
+async def test_a_verdict_says_when_it_was_checked_and_renews_itself(path: str, site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    section = (await site.page(path)).one("section", id="verdict")
+    assert "Checked 20" in section.words
+    assert "MAY CUT" in section.words
+    assert section.attributes["hx-get"] == path
+    assert section.attributes["hx-select"] == "#verdict"
 
 
 async def test_content_that_a_verdict_withholds_is_not_shown_for_the_sake_of_an_advisory(

@@ -19,6 +19,8 @@ let asked = 0;
 
 /** Take the answer away: it is that of another file. */
 function forget() {
+  // Else an answer that is on its way would set the title again.
+  document.querySelector("#verdict")?.dispatchEvent(new Event("htmx:abort"));
   document.querySelector("[data-answer]")?.remove();
   document.title = "May this file be cut? · RMOS Runs";
 }

@@ -21,6 +21,9 @@ function warn({ elt: asking, target }, words) {
   const text = `${words} Not renewed since ${at || "it was opened"}: what stands below is of then.`;
   if (notice.textContent !== text) notice.textContent = text;
   if (!notice.isConnected) part.before(notice);
+  // What was green is not known any more.
+  part.classList.add("is-old");
+  if (part.id === "verdict") document.title = `NOT RENEWED · ${document.title.replace(/^.*?(?: · |: )/, "")}`;
 }
 
 addEventListener("htmx:sendError", ({ detail }) => warn(detail, "The server does not answer."));
