@@ -78,6 +78,15 @@ def error_answer(error: ApiError) -> Response:
     return json_answer(document, error.status, error.headers)
 
 
+def error_for(request: Request, error: ApiError) -> Response:
+    """Return the answer that `error` is: a page to a person, where there are pages."""
+    pages = getattr(request.app.state, "pages", None)
+    if pages is not None and pages.reads(request.scope):
+        found: Response = pages.error_page(request, error)
+        return found
+    return error_answer(error)
+
+
 def add_error_answers(app: FastAPI) -> None:
     """Give `app` an answer to every error."""
     for kind in (ApiError, RmosError, HTTPException, RequestValidationError, ClientDisconnect):
@@ -89,7 +98,7 @@ def add_error_answers(app: FastAPI) -> None:
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return _of_the_path(request, error)
-    return error_answer(error_of(request, error))
+    return error_for(request, error_of(request, error))
 
 
 def error_of(request: Request, error: Exception) -> ApiError:
@@ -122,14 +131,15 @@ def _of_the_path(request: Request, error: HTTPException) -> Response:
     if error.status_code == _NOT_ALLOWED and allowed:
         message = f"Expected one of the methods {', '.join(allowed)} at this path."
         headers = {"Allow": ", ".join(allowed)}
-        return error_answer(ApiError(405, "METHOD_NOT_ALLOWED", message, headers=headers))
+        refused = ApiError(405, "METHOD_NOT_ALLOWED", message, headers=headers)
+        return error_for(request, refused)
     target = _without_slash(request)
     if target is not None:
         # As in the original; 307 keeps method and body.
         return Response(status_code=307, headers={"Location": target})
     if error.status_code == _NOT_FOUND:
-        return error_answer(ApiError(404, "NOT_FOUND", "There is nothing under this path."))
-    return error_answer(ApiError(error.status_code, "ERROR", "The request failed."))
+        return error_for(request, ApiError(404, "NOT_FOUND", "There is nothing under this path."))
+    return error_for(request, ApiError(error.status_code, "ERROR", "The request failed."))
 
 
 def _of_ours(request: Request, error: RmosError) -> ApiError:

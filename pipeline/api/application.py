@@ -145,6 +145,7 @@ def _application(
     app.state.dependencies = deps
     # For signing in; what is let in is decided around the application.
     app.state.tokens = tokens
+    app.state.pages = pages
     settings = deps.settings
     hosts = KnownHosts.of(
         settings.api_host, settings.api_allowed_hosts, asks_tokens=tokens is not None

@@ -18,6 +18,7 @@ from pipeline.page import (
     search,
     sign_in,
 )
+from pipeline.page.route import error_page
 
 
 def pages() -> Pages:
@@ -49,4 +50,5 @@ def _guarded(*routers: APIRouter) -> Pages:
         open_routers=(sign_in.router, assets.router),
         cookie_token=sign_in.cookie_token,
         ask_for_token=sign_in.ask_for_token,
+        error_page=error_page,
     )

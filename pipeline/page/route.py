@@ -23,6 +23,9 @@ _TITLES = {
     "RUN_UNEXPLAINED": "Nobody vouches for this run: do not cut",
     "ATTACHMENT_CORRUPT": "This attachment is damaged",
     "STORE_UNAVAILABLE": "The store cannot be used now",
+    "TOO_BUSY": "Too many ask at a time",
+    "METHOD_NOT_ALLOWED": "A page is only read",
+    "INTERNAL_ERROR": "The server failed",
 }
 
 

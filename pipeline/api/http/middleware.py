@@ -20,6 +20,7 @@ import prometheus_client
 import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import metrics
@@ -187,7 +188,7 @@ class RequestMiddleware:
         client = (scope.get("client") or ("",))[0]
         is_limited = scope["path"] not in _ALWAYS_ANSWERED
         with self._limit.slot_for(client) if is_limited else nullcontext(True) as has_slot:
-            app = self._refusal(scope) if has_slot else error_answer(_too_busy())
+            app = self._refusal(scope) if has_slot else self._error(scope, _too_busy())
             await (app or self.app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
@@ -198,8 +199,14 @@ class RequestMiddleware:
                 return refused
         if has_hidden_slash(scope):
             message = "No name here holds a slash, escaped or not."
-            return error_answer(ApiError(404, "NOT_FOUND", message))
+            return self._error(scope, ApiError(404, "NOT_FOUND", message))
         return None
+
+    def _error(self, scope: Scope, error: ApiError) -> ASGIApp:
+        """Return an error as a page to a person, and else as the API has it."""
+        if self._pages is not None and self._pages.reads(scope):
+            return self._pages.error_page(Request(scope), error)
+        return error_answer(error)
 
     def _refusal_by_token(self, scope: Scope, tokens: Tokens) -> ASGIApp | None:
         pages = self._pages
@@ -207,6 +214,17 @@ class RequestMiddleware:
             return None
         if pages is not None and pages.takes_cookie(scope):
             return None if pages.let_in(scope, tokens) else pages.ask_for_token
+        if (
+            pages is not None
+            and pages.reads(scope)
+            and scope["method"] in READING
+            and header_of(scope, b"authorization") is None
+        ):
+            # No page has this path. The cookie counts here alone, and opens nothing.
+            if not pages.let_in(scope, tokens):
+                return pages.ask_for_token
+            message = "There is nothing under this path."
+            return pages.error_page(Request(scope), ApiError(404, "NOT_FOUND", message))
         refused = tokens.refusal(Headers(scope=scope), scope["method"])
         return None if refused is None else error_answer(refused)
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
+from pipeline.api.answers import ApiError
 from pipeline.api.http.request_head import READING, header_of
 from pipeline.api.http.tokens import Tokens
 
@@ -25,12 +28,19 @@ class Pages:
         open_routers: Of what needs no token: signing in, and the assets of its page.
         cookie_token: Returns the token that the cookies of a request hold; None for none.
         ask_for_token: Answers a request for a page whose token is not known.
+        error_page: Returns an error as a page.
     """
 
     routers: tuple[APIRouter, ...]
     open_routers: tuple[APIRouter, ...]
     cookie_token: Callable[[Headers], str | None]
     ask_for_token: ASGIApp
+    error_page: Callable[[Request, ApiError], Response]
+
+    def reads(self, scope: Scope) -> bool:
+        """Return whether a person reads the answer, who asked for no route of the API."""
+        accepted = header_of(scope, b"accept") or ""
+        return "text/html" in accepted and scope["path"].split("/")[1] not in _OF_PROGRAMS
 
     def is_open(self, scope: Scope) -> bool:
         """Return whether a request needs no token for its path."""
@@ -50,6 +60,10 @@ class Pages:
         known = tokens.name_of(token) if token is not None else None
         scope["state"]["signed_in"] = known
         return known is not None
+
+
+_OF_PROGRAMS = frozenset({"api", "runs", "health", "metrics", "openapi.json"})
+"""Where the paths of programs begin."""
 
 
 def _has(routers: tuple[APIRouter, ...], scope: Scope) -> bool:
