@@ -118,7 +118,7 @@ def _no_letter() -> ApiError:
 
 
 def why_withheld(reader: RunReader, content: DeadLetterContent) -> str | None:
-    """Return why key and value of a dead letter are not shown; None where they may be."""
+    """Return why the value of a dead letter is not shown; None where it may be."""
     letter, value = content.letter, content.value
     if value is None:
         return None

@@ -1,5 +1,6 @@
 """The page that answers: may this file be cut? The file itself never leaves the browser."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -13,12 +14,12 @@ from pipeline.page.words import spoken_verdict
 from pipeline.storage.index.listing import RunPage
 from pipeline.storage.program_verdict import ProgramVerdict, program_verdict
 from pipeline.storage.reader import RunReader
-from schemas.fields import is_sha256
 from schemas.run_filter import RunFilter
 
 router = APIRouter(route_class=PageRoute)
 
 _SHOWN_RUNS = 20
+_DIGEST = re.compile("(?<![0-9A-Za-z])[0-9A-Fa-f]{64}(?![0-9A-Za-z])")
 
 
 @router.get("/file")
@@ -28,12 +29,15 @@ async def ask_for_file(
     """Return the answer for the SHA-256 of a file, or the form that asks for it."""
     if sha256 is None:
         return page(request, "file.html", sha256=None, verdict=None)
-    # What a command prints: the hash, then the name of the file.
-    digest = sha256.split()[0].lower() if sha256.split() else ""
-    if not is_sha256(digest):
-        message = "Expected the SHA-256 of a file as 64 hexadecimal digits. Without it: do not cut."
+    # A command prints words before and behind it; two hashes are of two files.
+    digests = {each.lower() for each in _DIGEST.findall(sha256)}
+    if len(digests) != 1:
+        message = (
+            "Expected one SHA-256 of a file, 64 hexadecimal digits, as a command prints it. "
+            "Without it: do not cut."
+        )
         raise ApiError(422, "INVALID_QUERY", message)
-    return await deps.lookup(_page, request, deps.reader, digest)
+    return await deps.lookup(_page, request, deps.reader, digests.pop())
 
 
 def _page(request: Request, reader: RunReader, sha256: str) -> Response:

@@ -1,4 +1,4 @@
-"""The page of the flow: requests that come, are stored and told, and what holds them up."""
+"""The page of the flow: requests that come, the lag, events, and what holds them up."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -27,7 +28,7 @@ router = APIRouter(route_class=PageRoute)
 
 _NAMES: Final = {
     "persist": ("Runs", "rmos worker persist"),
-    "advise": ("Advisories", "rmos worker advise"),
+    "advise": ("Advisories", "rmos worker advisories"),
     "audit": ("Audits", "rmos worker audit"),
 }
 """What the requests of a group are about, and the command that starts its worker."""
@@ -81,6 +82,7 @@ class EventView:
     outcome: str
     run_id: str | None
     about: str
+    link: str | None
     why: str
 
 
@@ -198,7 +200,7 @@ def _group_view(
         fault = f"The oldest record waits for {_age(seconds)}: rmos offsets show names what holds."
     elif group.lag and told_rate == 0:
         state = "stands"
-        fault = f"{group.lag:,} records wait and none is told: rmos offsets show names what holds."
+        fault = f"The lag is {group.lag:,} records and does not change: see rmos offsets show."
     return GroupView(
         what, group.name, state, group.came, not_stored, group.lag,
         rates.per_second(f"{group.name} came"), told_rate, "" if seconds is None else _age(seconds),
@@ -226,7 +228,7 @@ def event_view(event: TailEvent) -> EventView:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        return EventView(at, place, "not readable", None, "", "")
+        return EventView(at, place, "not readable", None, "", None, "")
     run_id, outcome = found.get("run_id"), found.get("outcome")
     # A conflict describes the run that is stored; a rejected record has made none.
     shown = ("outcome", "status", "risk_level")[: 1 if outcome == "conflict" else 3]
@@ -246,5 +248,15 @@ def event_view(event: TailEvent) -> EventView:
         " ".join(str(found[each]) for each in shown if found.get(each)),
         run_id if isinstance(run_id, str) and is_run_id(run_id) and outcome != "rejected" else None,
         shortened(", ".join(str(each) for each in about if each)),
+        _link_of(about[1], outcome),
         shortened(str(why)) if why else "",
     )
+
+
+def _link_of(record: str | None, outcome: object) -> str | None:
+    """Return where a record is explained; of one that was refused, its dead letter."""
+    if record is None:
+        return None
+    if outcome in {"conflict", "rejected"}:
+        return f"/dead-letters?{urlencode({'source': record})}"
+    return f"/search?{urlencode({'q': record})}"

@@ -1,5 +1,6 @@
 """The list of runs: newest first, filtered, as a page that renews itself."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -58,15 +59,23 @@ def runs_view(listed: RunPage, wanted: RunFilter) -> dict[str, Any]:
     given = wanted.model_dump(exclude_none=True, exclude_defaults=True)
     following = None
     if listed.next_cursor is not None:
-        following = f"/?{urlencode({**given, 'cursor': listed.next_cursor})}"
+        following = _address({**given, "cursor": listed.next_cursor})
     first = {name: value for name, value in given.items() if name != "cursor"}
     return {
         "runs": listed.items,
         "wanted": wanted,
-        "others": {name: value for name, value in first.items() if name not in _SHOWN_FILTERS},
+        "others": [
+            (name, value, _address({each: first[each] for each in first if each != name}))
+            for name, value in first.items()
+            if name not in _SHOWN_FILTERS
+        ],
         "is_filtered": bool(first),
         "is_first": wanted.cursor is None,
-        "here": f"/?{urlencode(given)}" if given else "/",
-        "first": f"/?{urlencode(first)}" if first else "/",
+        "here": _address(given),
+        "first": _address(first),
         "following": following,
     }
+
+
+def _address(wanted: Mapping[str, Any]) -> str:
+    return f"/?{urlencode(wanted)}" if wanted else "/"

@@ -66,6 +66,15 @@ async def test_programs_that_are_withheld_are_not_said_to_be_the_same(
     assert "program, risk" not in words.lower()
 
 
+async def test_what_one_side_withholds_does_not_hide_the_other(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_a"), red_request(run_id="run_b"))
+    page = await site.page("/compare?a=run_a&b=run_b")
+    assert [each.attributes["data-toolpath"] for each in page.all("figure")] == [
+        "/run/run_a/toolpath.json"
+    ]
+    assert "b: run_b Withheld A run that is not OK shows nothing" in page.one("main").words
+
+
 async def test_what_cannot_be_compared_is_said(site: Site) -> None:
     site.api.add_runs(run_request(run_id="run_a"))
     page = await site.page("/compare?a=run_a&b=run_x", 404)

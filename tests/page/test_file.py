@@ -29,7 +29,12 @@ async def test_without_a_hash_the_page_asks_and_says_how_to_make_one(site: Site)
 async def test_exactly_the_bytes_of_a_run_may_be_cut(site: Site) -> None:
     site.api.add_runs(run_request(run_id="run_1"))
     # As sha256sum prints it, too.
-    for text in (sha256(GCODE), f" {sha256(GCODE).upper()}  part.nc"):
+    certutil = (
+        f"SHA256 hash of part.nc:\r\n{sha256(GCODE)}\r\n"
+        "CertUtil: -hashfile command completed successfully.\r\n"
+    )
+    powershell = f"Algorithm Hash Path\n---- ---- ----\nSHA256 {sha256(GCODE).upper()} C:\\p.nc"
+    for text in (sha256(GCODE), f" {sha256(GCODE).upper()}  part.nc", certutil, powershell):
         page = await site.page(f"/file?sha256={quote(text)}")
         assert verdict(page).startswith("✔ MAY CUT: these bytes are the program of the run run_1")
         assert page.one("tbody").one("a").attributes["href"] == "/run/run_1"
@@ -50,7 +55,9 @@ async def test_a_blocked_twin_refuses_the_program(site: Site) -> None:
     assert {each.words for each in page.one("tbody").all("a")} == {"run_1", "run_2"}
 
 
-@pytest.mark.parametrize("text", ["", "x", "0" * 63, "<script>"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "0" * 63, "0" * 65, "<script>", f"{'0' * 64} {'1' * 64}"]
+)
 async def test_what_is_no_hash_is_no_yes(site: Site, text: str) -> None:
     page = await site.page(f"/file?sha256={quote(text)}%20", 422)
     assert "Without it: do not cut." in page.one("main").words

@@ -139,7 +139,7 @@ async def test_the_page_says_who_holds_what(tmp_path: Path) -> None:
     async with site_over(tmp_path / "store", broker=Looks(flow)) as site:
         page = await site.page("/flow")
     text = page.one("main").words
-    assert "Advisories: No worker holds a partition: start one with rmos worker advise." in text
+    assert "Advisories: No worker holds a partition: start one with rmos worker advisories." in text
     assert "1, with 2 of 2 partitions" in text
     assert "1,234 are kept" in text
     assert "It flows" not in text
@@ -196,7 +196,9 @@ async def test_events_are_newest_first_and_texts(tmp_path: Path) -> None:
     assert "not readable" in third.words
     assert second.text.count(SEEN) == 2
     assert "run_old" in first.words
-    assert [link.attributes["href"] for link in body.all("a")] == ["/run/run_old"]
+    record = "/search?q=rmos.runs.requests%2F3%2F17"
+    links = [link.attributes["href"] for link in body.all("a")]
+    assert links == [record, "/run/run_old", record]
     assert not [script for script in page.all("script") if "src" not in script.attributes]
 
 
@@ -230,4 +232,6 @@ def test_a_conflict_does_not_carry_the_verdict_of_the_run_that_is_stored() -> No
 
 def test_a_rejected_record_leads_to_no_run() -> None:
     value = json.dumps(run_event(outcome="rejected")).encode()
-    assert event_view(TailEvent(RecordId(EVENTS, 0, 1), AT_MS, value)).run_id is None
+    shown = event_view(TailEvent(RecordId(EVENTS, 0, 1), AT_MS, value))
+    assert shown.run_id is None
+    assert shown.link == "/dead-letters?source=rmos.runs.requests%2F3%2F17"

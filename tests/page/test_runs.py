@@ -11,6 +11,16 @@ from tests.page.conftest import Site
 RED = {"risk_level": "RED", "block_reason": "rim speed 67 m/s is above 50"}
 
 
+async def test_a_filter_without_a_field_is_shown_and_can_be_removed(site: Site) -> None:
+    site.api.add_runs(run_request())
+    page = await site.page(f"/?gcode_sha256={'0' * 64}&status=OK")
+    link = page.one("section", id="runs").one("a", id="without-gcode_sha256")
+    assert link.attributes["href"] == "/?status=OK"
+    assert "0" * 64 in page.one("section", id="runs").words
+    today = next(each for each in page.all("a") if each.words == "Blocked today")
+    assert len((await site.page(str(today.attributes["href"]))).one("main").words) > 0
+
+
 async def test_an_empty_store_says_so(site: Site) -> None:
     page = await site.page("/")
     assert page.one("p", class_="empty").words == "No run is stored yet."
