@@ -9,7 +9,8 @@ a step:
 | 2. write the tar, which gets its name whole and durable | the tar |
 | 3. read it back from where it lies, and prove it by the ledger | the same |
 | 4. write the record of each date, once | the same, and records: what is here is still here |
-| 5. read tar and records back once more; only then the removal is named | the same |
+| 5. read tar and records back once more, and ask what else names an attachment by now; only then \
+the removal is named | the same |
 
 The same command goes on after each of them: a tar that is there is proved and not written again, a
 record that is there is compared. What a removal that was killed has left, the same removal removes.
@@ -25,6 +26,7 @@ from pathlib import Path
 from pipeline.archive.contents import ArchiveManifest, contents_of, is_record_of, record_of
 from pipeline.archive.tar import write_tar
 from pipeline.archive.verify import VerifiedTar, open_tar, read_back, verify_tar
+from pipeline.core.layout import BlobPath, attachment_path, parse_path
 from pipeline.core.progress import Progress
 from pipeline.core.store.contents import StoreContents
 from pipeline.disk.durable_files import FILE_MODE
@@ -34,6 +36,7 @@ from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.settings import Settings
 from pipeline.storage.archives import ArchiveRecord, read_record, write_record
+from pipeline.storage.index.named import named_by_others
 from pipeline.storage.store import open_to_read
 
 
@@ -61,7 +64,7 @@ def create_archive(
 
     Raises:
         NotFoundError: A date has no run.
-        InputError: The tar cannot be written or read.
+        InputError: The tar cannot be written or read, or would lie in the store.
         RefusedError: A date is archived into another tar, or the tar that is there is of others.
         IntegrityError: A log or a file is not what was written, or the tar is not proved.
         StoreError: The disk or the index failed.
@@ -69,11 +72,12 @@ def create_archive(
     wanted = sorted(set(dates))
     if not settings.is_shared:
         refuse_as_root(settings.data_dir)
+    _refuse_place(settings, path)
     _refuse_archived(logs.store, wanted, path)
     is_new, shared = not os.path.lexists(path), None
     if is_new:
         shared = _write(settings, logs, wanted, path, progress)  # 1. and 2.
-    proved = _proved(logs, path, progress)  # 3.
+    proved = _proved(logs, wanted, path, progress)  # 3.
     manifest = proved.manifest
     assert manifest is not None, "it is proved"
     if sorted(manifest.dates) != wanted:
@@ -87,7 +91,17 @@ def create_archive(
         if record.date not in known:
             write_record(logs.store, record)
     kept = _kept_records(logs.store, manifest, path)  # 5.
-    return CreatedArchive(kept, is_new, shared, removal_of(settings, logs.store, path, manifest))
+    stay = _named_by_others(settings, proved)
+    removal = removal_of(settings, logs.store, path, manifest, stay)
+    return CreatedArchive(kept, is_new, shared, removal)
+
+
+def _refuse_place(settings: Settings, path: Path) -> None:
+    if not str(path).isprintable():
+        raise InputError(f"{str(path)!r} has characters that no command shows: name another file.")
+    root = settings.data_dir.resolve()
+    if not settings.is_shared and path.parent.resolve().is_relative_to(root):
+        raise InputError(f"{path} would lie in the store, {root}: name a file on another disk.")
 
 
 def _refuse_archived(store: StoreContents, dates: Sequence[str], path: Path) -> None:
@@ -112,11 +126,26 @@ def _write(
     return contents.shared
 
 
-def _proved(logs: StoreLogs, path: Path, progress: Progress) -> VerifiedTar:
+def _proved(logs: StoreLogs, wanted: Sequence[str], path: Path, progress: Progress) -> VerifiedTar:
     with open_tar(path) as file:
         found = verify_tar(path, file, logs, progress)
+    for record in found.records:
+        is_same = record.tar.sha256 == found.tar.sha256 or record.tar.path == found.tar.path
+        if not is_same and record.date in wanted:
+            raise RefusedError(
+                f"The date {record.date} is archived already, into {record.tar.path}, and "
+                f"{path} is another tar. No record was written."
+            )
     found.refuse()
     return found
+
+
+def _named_by_others(settings: Settings, proved: VerifiedTar) -> list[str]:
+    """Return the attachments of a tar that something outside of it names by now, sorted."""
+    places = map(parse_path, proved.sha256)
+    blobs = [place.sha256 for place in places if isinstance(place, BlobPath)]
+    with closing(open_to_read(settings)) as store, store.index.looking_up() as connection:
+        return sorted(named_by_others(connection, dict.fromkeys(blobs, proved.sha256)))
 
 
 def _kept_records(
@@ -158,9 +187,13 @@ def _removal_from_bucket(url: str, listed: str) -> str:
 
 
 def removal_of(
-    settings: Settings, store: StoreContents, path: Path, manifest: ArchiveManifest
+    settings: Settings,
+    store: StoreContents,
+    path: Path,
+    manifest: ArchiveManifest,
+    stay: Sequence[str],
 ) -> str:
-    """Return the command that removes what is in a tar, and nothing else.
+    """Return the command that removes what is in a tar but for the attachments in `stay`.
 
     What names an attachment goes before it, so audits are clean wherever the command is stopped,
     and it may be repeated. A run of the date that came later stays, and its folder. Names in the
@@ -169,11 +202,14 @@ def removal_of(
     """
     tar = shlex.quote(str(path.absolute()))
     parts = "runs attachments" if manifest.attachments else "runs"
+    listed = f"tar -tf {tar} {parts} | tac"
+    if stay:
+        listed += " | grep -vxF" + "".join(f" -e {attachment_path(sha256)}" for sha256 in stay)
     if settings.is_shared:
-        return _removal_from_bucket(store.name, f"tar -tf {tar} {parts} | tac")
+        return _removal_from_bucket(store.name, listed)
     root = shlex.quote(str(settings.data_dir.absolute()))
     folders = " -o ".join(f"-name {date}" for date in sorted(manifest.dates))
     return (
-        f"cd {root} && tar -tf {tar} {parts} | tac | xargs -d '\\n' rm -f -- && "
+        f"cd {root} && (set -o pipefail; {listed} | xargs -d '\\n' rm -f --) && "
         f"find runs -mindepth 1 -maxdepth 1 '(' {folders} ')' -empty -delete"
     )

@@ -18,7 +18,7 @@ from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Creation, NewFile, NotAFileError, ReadableFiles
-from pipeline.errors import ArchivedError, IntegrityError
+from pipeline.errors import ArchivedError, IntegrityError, RefusedError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.storage.batch_plan import StoredRow, path_of_row
@@ -233,7 +233,7 @@ def write_record(store: StoreContents, record: ArchiveRecord) -> bool:
     """Write the record of a date, durably; False where the same is there already.
 
     Raises:
-        IntegrityError: The date has another record; nothing was written.
+        RefusedError: The date has another record by now; it stays.
         StoreError: The disk failed.
     """
     path = str(ArchivePath(record.date))
@@ -242,9 +242,9 @@ def write_record(store: StoreContents, record: ArchiveRecord) -> bool:
     if made[path] is Creation.CREATED:
         return True
     if read_record(store, record.date) != record:
-        raise IntegrityError(
-            f"The date {record.date} has another record, {path}: it was archived into another tar. "
-            "Nothing was written."
+        raise RefusedError(
+            f"The date {record.date} has another record, {path}: it was archived into another tar "
+            "meanwhile."
         )
     return False
 

@@ -20,9 +20,11 @@ from pipeline.archive import create as creating
 from pipeline.archive.tar import TarError, member, read_tar
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
+from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.archives import read_record, write_record
 from pipeline.storage.checksums import checksums_of, store_root
 from pipeline.storage.index_check import check_index
 from pipeline.storage.program_verdict import program_verdict
@@ -97,6 +99,35 @@ def test_the_command_removes_what_is_in_the_tar_and_nothing_else(store: Path, ta
     assert {attachment_path(sha256(DRAWING)), WAITING_TEXT} < files(store).keys()
     assert not (store / "runs" / DATE).exists()
     remove(made)  # one that was killed is repeated
+
+
+def test_an_attachment_that_a_later_run_names_stays(store: Path, tar: Path) -> None:
+    create(store, tar)
+    drawing = attachment(OWN, created_at_utc="2026-03-01T14:00:00Z")
+    add_runs(store, [run_record(run("new", "2026-03-01", attachments=[drawing]), 1, partition=3)])
+    remove(create(store, tar))
+    assert (store / attachment_path(sha256(OWN))).exists()
+    assert not (store / attachment_path(sha256(LARGE_GCODE))).exists()
+    assert audit(store).findings == []
+
+
+def test_a_removal_that_finds_no_tar_fails_and_removes_nothing(store: Path, tar: Path) -> None:
+    made = create(store, tar)
+    before = files(store)
+    tar.rename(tar.with_name("moved.tar"))
+    with pytest.raises(subprocess.CalledProcessError):
+        remove(made)
+    assert files(store) == before
+
+
+@pytest.mark.parametrize("name", ["old.tar", "runs/../old.tar", "link/old.tar", "../a\nb.tar"])
+def test_a_place_in_the_store_or_that_cannot_be_shown_is_refused(store: Path, name: str) -> None:
+    (store.parent / "link").symlink_to(store / "runs")
+    before = files(store)
+    place = store.parent / name if name.startswith("link") else store / name
+    with pytest.raises(InputError):
+        create(store, place)
+    assert files(store) == before
 
 
 def test_an_archived_date_is_clean_and_counted_apart(store: Path, tar: Path) -> None:
@@ -371,6 +402,22 @@ def test_what_cannot_be_archived_is_refused(store: Path, tar: Path, tmp_path: Pa
     with pytest.raises(RefusedError, match="has the dates 2025-12-18"):
         create(store, tar, "2025-12-19")
     assert not (tmp_path / "other.tar").exists()
+
+
+def test_a_date_of_another_tar_is_refused_and_that_tar_not_blamed(
+    store: Path, tar: Path, tmp_path: Path
+) -> None:
+    both = (DATE, "2025-12-19")
+    create(store, tmp_path / "both.tar", *both)
+    for date in both:
+        (store / f"archives/{date}.json").unlink()
+    create(store, tar)
+    with pytest.raises(RefusedError, match="is another tar"):
+        create(store, tmp_path / "both.tar", *both)
+    record = read_record(disk_contents(store), DATE)
+    assert record is not None
+    with pytest.raises(RefusedError, match="another record"):
+        write_record(disk_contents(store), record.model_copy(update={"links": 99}))
 
 
 def test_no_removal_is_named_where_the_tar_does_not_read_back(store: Path, tar: Path) -> None:
