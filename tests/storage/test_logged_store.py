@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import random
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -413,3 +415,28 @@ def test_killed_at_any_call_what_was_acknowledged_has_its_leaves(
             store_batch(root, batch)
         assert files(root) | {"rows": rows(root)["runs"]} == expected, nth
         shutil.rmtree(root)
+
+
+def test_nothing_that_a_batch_makes_outlives_it(tmp_path: Path) -> None:
+    """A worker hardly ever collects cycles: memory grew by readers of logs that were in one."""
+    make_store(tmp_path)
+    with opened(tmp_path, ledger=ledger(tmp_path)) as store:
+        store.commit([judged_record(run_request(run_id="run_0"), 0)])
+        gc.collect()
+        gc.disable()
+        try:
+            before = living()
+            for offset in range(1, 101):
+                request = run_request(run_id=f"run_{offset}")
+                with store.write(records := [judged_record(request, offset)]) as written:
+                    assert kinds(store.commit(records, None, written)) == ["persisted"]
+            del request, records, written
+            assert living() - before == Counter()
+        finally:
+            gc.enable()
+
+
+def living() -> Counter[str]:
+    """Count the objects of ours, by type."""
+    types = map(type, gc.get_objects())
+    return Counter(each.__name__ for each in types if each.__module__.startswith("pipeline."))
