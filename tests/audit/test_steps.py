@@ -122,7 +122,7 @@ def test_a_pool_without_memory_for_its_thread_is_one_sentence_and_leaves_no_proc
     with pytest.raises(ExecutorError, match=r"can't start .*nothing was acknowledged") as caught:
         StepPool(1, CONTEXT)
     for child in set(multiprocessing.active_children()) - there:
-        child.join(5)
+        child.join(60)
         assert not child.is_alive()
     # Its traceback holds the pool: else the child process would end as that is freed.
     del caught

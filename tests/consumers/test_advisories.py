@@ -468,7 +468,7 @@ async def test_a_look_goes_on_once_what_keeps_the_index_answers_again(
     monkeypatch.setattr(shop.claims, "look", look)
     with structlog.testing.capture_logs() as logged:
         running = asyncio.create_task(shop.claims.run())
-        await asyncio.wait_for(looked.wait(), 10)
+        await asyncio.wait_for(looked.wait(), 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert [each["event"] for each in logged] == ["claims put off"]

@@ -111,7 +111,7 @@ def test_who_waits_logs_for_whom(
     def hold() -> None:
         with exclusive_lock(tmp_path / "lock"):
             held.set()
-            told.wait(20)
+            told.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()

@@ -411,7 +411,7 @@ def test_who_is_alone_waits_for_batches_and_none_begins_meanwhile(
     def alone() -> None:
         with PostgresLock(url).alone():
             is_alone.set()
-            may_go.wait(30)
+            may_go.wait(60)
 
     is_alone, may_go = Event(), Event()
     with ThreadPoolExecutor(2) as pool:
@@ -420,7 +420,7 @@ def test_who_is_alone_waits_for_batches_and_none_begins_meanwhile(
             wait_until(lambda: is_waiting(url))
             assert not is_alone.is_set()
             transaction.advance(1, {(TOPIC, 0): 1})
-        assert is_alone.wait(30)
+        assert is_alone.wait(60)
         batch = pool.submit(_advance, index, {(TOPIC, 0): 2})
         wait_until(lambda: is_waiting(url))
         # No transaction: the server would end one in which nothing is asked for a minute.

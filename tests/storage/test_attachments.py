@@ -121,13 +121,13 @@ async def test_an_upload_that_is_cancelled_ends_after_its_thread(root: Path) -> 
     def slow(name: str, _arguments: tuple[Any, ...]) -> None:
         if name == "write":
             writing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
 
     calls.before = slow
     files = AttachmentFiles(DurableFiles.untried(root, calls))
     before = open_descriptors()
     task = asyncio.create_task(files.receive(NAME, pieces(CONTENT), asyncio.to_thread))
-    await asyncio.to_thread(writing.wait, 10)
+    await asyncio.to_thread(writing.wait, 60)
     task.cancel()
     threading.Timer(0.05, go_on.set).start()
     with pytest.raises(asyncio.CancelledError):
