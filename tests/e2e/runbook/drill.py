@@ -32,6 +32,7 @@ _LOOKS = re.compile(
     r"dead-letters (list|show)|replay plan|ledger verify)\b"
 )
 _SHELL = re.compile(r"[|&;<>$(){}*?`\\]")
+_INTO_FILE = re.compile(r"(rmos [\w ./-]+) > (\S+)")
 _NAMES = re.compile(
     r"\brmos\.(?=(?:runs|advisories|audits|persist|advise|audit|migrate|redrives)\b)"
 )
@@ -122,11 +123,16 @@ class Drill:
             return await self._interrupted(words, command)
         if words[:1] == ["rmos"]:
             return await asyncio.to_thread(self._forked, words)
+        if into := _INTO_FILE.fullmatch(line):
+            return await asyncio.to_thread(self._forked, into[1].split(), Path(into[2]))
         return await asyncio.to_thread(self._in_shell, line)
 
-    def _forked(self, words: list[str]) -> tuple[int, str]:
+    def _forked(self, words: list[str], file: Path | None = None) -> tuple[int, str]:
         output = self._empty_output()
-        process = ForkedProcess(words, self.units.settings(), self.folder, output)
+        if file is not None:
+            file.write_bytes(b"")
+        environment = self.units.settings()
+        process = ForkedProcess(words, environment, self.folder, file or output, output)
         return process.wait(), output.read_text(encoding="utf-8")
 
     def _empty_output(self) -> Path:
