@@ -383,6 +383,7 @@ def page_at(address: str, path: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     process = demo_begun(tmp_path)
     assert process.stdout is not None

@@ -115,7 +115,13 @@ def assert_no_tight_loop(worker: WorkerProcess) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [KafkaConnectionError(), RequestTimedOutError(), NotEnoughReplicasError(), OSError("reset")],
+    [
+        KafkaConnectionError(),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (RequestTimedOutError(), NotEnoughReplicasError(), OSError("reset"))
+        ),
+    ],
     ids=lambda fault: type(fault).__name__,
 )
 async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_reported_again(

@@ -335,7 +335,9 @@ async def test_a_second_worker_that_joins_and_leaves_under_load_changes_nothing(
     assert {len(each) for each in audit.events.values()} == {1}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 async def test_a_signal_in_the_middle_of_a_load_stops_in_order_and_loses_nothing(
     store_settings: Settings, workers: WorkerPool, number: signal.Signals
 ) -> None:

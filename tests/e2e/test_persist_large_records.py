@@ -43,6 +43,7 @@ async def limit_messages(settings: Settings, topic: str, size_bytes: int) -> Non
         await admin.alter_configs([resource])
 
 
+@pytest.mark.slow
 async def test_large_keys_and_headers_delay_nothing_and_are_reported_by_their_hash(
     store_settings: Settings,
 ) -> None:

@@ -103,6 +103,7 @@ async def test_a_broker_that_hangs_with_a_batch_in_hand_does_not_hold_up_the_end
     assert "is done again at the next start" in said
 
 
+@pytest.mark.slow
 async def test_a_signal_during_the_start_ends_it_at_once(
     hanging: tuple[Settings, Callable[[], None]], workers: WorkerPool
 ) -> None:

@@ -193,6 +193,7 @@ async def test_no_command_lets_what_others_wrote_act_or_forge_a_line(
     assert "\\u001b]2;pwned\\u0007" in written
 
 
+@pytest.mark.slow
 async def test_exact_bytes_are_exact_in_a_pipe_and_escaped_on_a_terminal(api: ApiService) -> None:
     command = [["runs", "download", "run_a"]]
     exact = (await api.get("/run_a/download")).text

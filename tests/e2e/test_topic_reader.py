@@ -74,6 +74,7 @@ async def test_a_transaction_that_stays_open_ends_the_range(settings: Settings) 
         await producer.stop()
 
 
+@pytest.mark.slow
 async def test_a_broker_that_goes_while_it_is_read_is_reported_and_not_waited_for(
     mortal_broker: LocalBroker, tmp_path: Path
 ) -> None:
