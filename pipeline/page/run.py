@@ -123,7 +123,8 @@ class RunProof:
 @router.get("/run/{run_id}")
 async def show_run(request: Request, deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return the page of a run; of a damaged one only that it is."""
-    facts = await facts_of_run(deps, run_id)
+    # A page that renews its verdict has them.
+    facts = None if "hx-request" in request.headers else await facts_of_run(deps, run_id)
     return await deps.lookup(_page, request, deps, run_id, CHECKED_BYTES, facts)
 
 

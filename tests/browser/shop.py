@@ -73,6 +73,13 @@ def make_shop(root: Path) -> dict[str, str]:
         "again": router_request(
             run_id="again", outputs={"gcode_text": ISLAND.replace("G21", "(again)\nG21")}
         ),
+        "twice": router_request(
+            run_id="twice", outputs={"gcode_text": ISLAND.replace("G1 Y50", "G1 Y50\nY20\nY50")}
+        ),
+        "thrice": router_request(
+            run_id="thrice",
+            outputs={"gcode_text": ISLAND.replace("G1 Y50", "G1 Y50" + 2 * "\nY20\nY50")},
+        ),
         "blocked": red_request(run_id="blocked"),
         "rosette": rosette_request(run_id="rosette"),
         "damaged": run_request(run_id="damaged", material_id="pearwood"),

@@ -90,3 +90,28 @@ def test_what_is_not_renewed_any_more_says_so(path: str, part: str, page: "Page"
         expect(page.locator(part)).to_be_visible()
         page.unroute("**/*")
         expect(notice).to_have_count(0, timeout=PATIENCE_MS)
+
+
+def test_a_verdict_that_is_not_renewed_is_not_green(page: "Page") -> None:
+    from playwright.sync_api import expect
+
+    def renew() -> None:
+        with page.expect_request(lambda request: "hx-request" in request.headers):
+            page.clock.run_for(15_000)
+
+    page.clock.install()
+    page.goto("/run/yellow")
+    verdict, part = page.locator(".verdict"), page.locator("#verdict")
+    expect(verdict).to_contain_text("MAY CUT")
+    renew()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.route("**/*", lambda route: route.fulfill(status=500, body="<p class=problem>damaged</p>"))
+    renew()
+    notice = page.get_by_role("alert")
+    expect(notice).to_contain_text("The server refuses (500). damaged", timeout=PATIENCE_MS)
+    expect(part).to_have_class("is-old")
+    assert page.title().startswith("NOT RENEWED")
+    page.unroute("**/*")
+    renew()
+    expect(notice).to_have_count(0, timeout=PATIENCE_MS)
+    assert page.title().startswith("MAY CUT")

@@ -184,10 +184,20 @@ def test_two_pictures_turn_together_and_lie_over_each_other(new_page: NewPage) -
     assert all(a != b for a, b in zip(before, after, strict=True))
 
 
-def test_it_is_said_where_two_programs_move_the_tool_in_the_same_way(new_page: NewPage) -> None:
+def test_it_is_said_where_two_programs_are_drawn_alike(new_page: NewPage) -> None:
     from playwright.sync_api import expect
 
     page = new_page()
     page.goto("/compare?a=yellow&b=again")
     settle(page)
-    expect(page.locator("[data-overlay]")).to_contain_text("are drawn of both")
+    expect(page.locator("[data-overlay]")).to_contain_text("are drawn of both", timeout=60_000)
+
+
+def test_the_same_places_in_another_order_are_not_called_the_same(new_page: NewPage) -> None:
+    from playwright.sync_api import expect
+
+    page = new_page()
+    page.goto("/compare?a=twice&b=thrice")
+    settle(page)
+    words = "The same places, in another order or number"
+    expect(page.locator("[data-overlay]")).to_contain_text(words, timeout=60_000)

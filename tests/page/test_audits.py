@@ -86,6 +86,18 @@ async def test_an_audit_in_parts_is_one_audit(site: Site) -> None:
     assert len(articles(await site.page("/audits/whole"))) == 1
 
 
+async def test_only_an_audit_under_way_renews_itself(site: Site) -> None:
+    keep(site.api.root, "going")
+    keep(site.api.root, "done", verdicts=verdicts())
+    going, done = [
+        (await site.page(f"/audits/{each}")).one("section", id="audit")
+        for each in ("going", "done")
+    ]
+    assert going.attributes["hx-get"] == "/audits/going?start=0"
+    assert "Checked 20" in going.words
+    assert "hx-get" not in done.attributes
+
+
 async def test_older_audits_are_on_the_next_page(site: Site) -> None:
     for number in range(26):
         keep(site.api.root, f"audit-{number:02}", verdicts=verdicts())

@@ -109,6 +109,8 @@ async def test_the_newest_is_first_and_leads_to_its_page(tmp_path: Path) -> None
     assert "7 older ones were not read" in page.one("main").words
     assert len(list(list(only.all("tbody"))[1].all("tr"))) == 1
     assert "All that the broker keeps was read" not in page.one("main").words
+    renewed = only.one("section", id="letters").attributes
+    assert renewed["hx-get"] == "/dead-letters?code=INVALID_JSON"
     (link,) = list(of_record.all("tbody"))[1].all("a")
     assert link.attributes["href"] == f"/dead-letters/{LETTERS}/1/0"
 

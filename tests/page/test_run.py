@@ -364,6 +364,11 @@ async def test_a_page_has_room_for_so_many_advisories(site: Site) -> None:
     assert len((await site.get(f"/run/{RUN}/advisories.json")).json()["advisories"]) == 15
 
 
+async def test_what_has_no_fields_is_a_sentence(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN, request={}))
+    assert "Nothing was recorded." in panel(await site.page(f"/run/{RUN}"), "What was asked").words
+
+
 async def test_many_warnings_are_counted(site: Site) -> None:
     feasibility = {"risk_level": "YELLOW", "warnings": [f"warning {n}" for n in range(150)]}
     site.api.add_runs(run_request(run_id=RUN, feasibility=feasibility))

@@ -25,6 +25,11 @@ function forget() {
   document.title = "May this file be cut? · RMOS Runs";
 }
 
+/** Return the name of a file with what is not seen of it spelt out: it is a text of others. */
+function shown(file) {
+  return file.replace(/\p{C}/gu, (each) => `‹U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`);
+}
+
 /** Ask about the one file that was chosen or dropped. */
 async function ask(files) {
   asked += 1;
@@ -37,15 +42,15 @@ async function ask(files) {
   }
   const [file] = files;
   if (file.size > MOST_BYTES) {
-    said.textContent = `${file.name} has more than 256 MiB. Enter what sha256sum prints for it.`;
+    said.textContent = `${shown(file.name)} has more than 256 MiB. Enter what sha256sum prints for it.`;
     return;
   }
-  said.textContent = `${file.name} is being read.`;
+  said.textContent = `${shown(file.name)} is being read.`;
   let digest;
   try {
     digest = await sha256(file);
   } catch {
-    if (number === asked) said.textContent = `The browser cannot read ${file.name}. Enter what sha256sum prints for it.`;
+    if (number === asked) said.textContent = `The browser cannot read ${shown(file.name)}. Enter what sha256sum prints for it.`;
     return;
   }
   if (number !== asked) return; // Another file was chosen meanwhile.
@@ -64,8 +69,7 @@ function name() {
   try {
     const [digest, file] = JSON.parse(sessionStorage.getItem(KEPT));
     if (!place || digest !== field.value) return;
-    // A name is a text of others: what is not seen of it is spelt out.
-    place.textContent = file.replace(/\p{C}/gu, (each) => `‹U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`);
+    place.textContent = shown(file);
     place.parentElement.hidden = false;
   } catch {
     // Nothing is kept.
