@@ -45,7 +45,7 @@ def test_create_names_the_removal_and_says_all_in_json(shop: CommandLine) -> Non
     assert (document["is_new"], document["tar"]["path"]) == (True, str(Path("old.tar").absolute()))
     (record,) = document["records"]
     assert record == json.loads((shop.data_dir / f"archives/{DATE}.json").read_bytes())
-    assert document["removal"].startswith(f"cd {shop.data_dir} && tar -tf ")
+    assert document["removal"].startswith(f"cd {shop.data_dir} && (set -o pipefail; tar -tf ")
     again = shop("archive", "create", DATE, "--to", "old.tar", "--json").document
     assert again == document | {"is_new": False, "shared_attachments": None}
     after = files(shop.data_dir)
