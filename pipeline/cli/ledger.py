@@ -337,7 +337,7 @@ def checksums(
     if root and date is not None:
         raise InputError("--root is over the whole store: give no DATE with it.")
     day = None if date is None else f"{date:%Y-%m-%d}"
-    tree, archived = CompactRange(), None
+    tree, archived = CompactRange(), 0
     with opened_logs(read_settings(), key) as logs:
         try:
             for line in checksums_of(logs, day):
@@ -350,11 +350,12 @@ def checksums(
         except ArchivedError as error:
             if root:
                 raise
-            archived = str(error)
-            note(archived)
-    store_root = tree.root().hex() if day is None and archived is None else None
+            archived = error.details["archived"]
+            note(str(error))
+    store_root = tree.root().hex() if day is None and not archived else None
     if as_json:
-        print_json({"summary": {"lines": tree.size, "store_root": store_root}})
+        summary = {"lines": tree.size, "archived": archived, "store_root": store_root}
+        print_json({"summary": summary})
     elif root:
         print_text(store_root)
     else:

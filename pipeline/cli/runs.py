@@ -68,6 +68,9 @@ def list_command(wanted: RunFilter, as_json: AsJson = False) -> None:
         print_json(page.as_json())
         return
     rows = [[_cell(name, item[name]) for name in _COLUMNS] for item in page.items]
+    for item, row in zip(page.items, rows, strict=True):
+        if item.get("archived"):
+            row[-1] = f"{row[-1]} archived"
     print_table(_COLUMNS, rows, whole="run_id")
     if page.next_cursor is not None:
         note(f"More: --cursor {page.next_cursor}")

@@ -115,10 +115,13 @@ def _volume(root: Path) -> dict[str, Any]:
 
 
 def _status(store: "Store", volume: dict[str, Any]) -> dict[str, Any]:
+    from pipeline.storage.archives import Archives
+
     positions = store.index.positions(store.identity.epoch)
     return {
         **asdict(store.identity),
         "runs": store.index.count(),
+        "archived_dates": len(Archives(store).dates()),
         **volume,
         "positions": [
             {"topic": topic, "partition": partition, "next_offset": offset}
@@ -244,21 +247,23 @@ def rebuild(as_json: AsJson = False) -> None:
 @index_app.command()
 def check(as_json: AsJson = False) -> None:
     """Compare the index with every file, by hash; exit 5 if they differ."""
-    from pipeline.storage.index_check import check_index
+    from pipeline.storage.index_check import archived_paths, check_index
     from pipeline.storage.store import open_to_read
 
     with closing(open_to_read(read_settings())) as store:
         with progress_bar() as progress:
             differences = list(check_index(store, store.index, progress))
         runs, advisories = store.index.count(), store.index.count_advisories()
+        archived = sum(1 for _ in archived_paths(store, store.index))
     if as_json:
-        found = [asdict(each) for each in differences]
-        print_json({"runs": runs, "advisories": advisories, "differences": found})
+        counts = {"runs": runs, "advisories": advisories, "archived": archived}
+        print_json({**counts, "differences": [asdict(each) for each in differences]})
     elif differences:
         rows = [[each.path, each.expected, each.found] for each in differences]
         print_table(["path", "expected", "found"], rows)
     else:
-        print_text(f"{_runs(runs, advisories)} as the index says")
+        tars = f"; {counted(archived, 'file')} archived" if archived else ""
+        print_text(f"{_runs(runs, advisories)} as the index says{tars}")
     if differences:
         raise typer.Exit(IntegrityError.exit_status)
 

@@ -184,7 +184,8 @@ def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
     if archived:
         raise ArchivedError(
             f"ARCHIVED: {archived:,} artifacts and links are archived, so they and what they name "
-            "are not among the sums; SHA256SUMS in their tars has theirs. There is no store root."
+            "are not among the sums; SHA256SUMS in their tars has theirs. There is no store root.",
+            details={"archived": archived},
         )
 
 

@@ -36,7 +36,6 @@ def check_index(
     question of the index.
     """
     rows, unexplained = _expected(index)
-    archives = Archives(store)
     for count, found in enumerate(find_run_files(store.files), start=1):
         progress("files", count, None)
         if isinstance(found, UnexpectedFile):
@@ -57,15 +56,23 @@ def check_index(
             yield IndexDifference(path, f"a leaf or a record that explains this {what}", "neither")
         elif isinstance(found, FoundArtifact):
             yield from _row_difference(index, found)
-    if archives.dates():
-        runs = {run.run_id: run for run in index.all_runs()}
-        for row in chain[StoredRow](runs.values(), index.all_advisories()):
-            path = path_of_row(row)
-            if path in rows and archives.has_row(row, runs) and is_gone(store.files, path):
-                del rows[path]
+    for path in archived_paths(store, index):
+        rows.pop(path, None)
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
     yield from _changed_blobs(store.files)
+
+
+def archived_paths(store: StoreContents, index: RunIndex) -> Iterator[str]:
+    """Yield the path of each artifact and link that a row names and that is archived."""
+    archives = Archives(store)
+    if not archives.dates():
+        return
+    runs = {run.run_id: run for run in index.all_runs()}
+    for row in chain[StoredRow](runs.values(), index.all_advisories()):
+        path = path_of_row(row)
+        if path is not None and archives.has_row(row, runs) and is_gone(store.files, path):
+            yield path
 
 
 def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDifference]:

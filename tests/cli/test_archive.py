@@ -62,15 +62,20 @@ def test_every_command_knows_an_archived_run(shop: CommandLine) -> None:
         done = shop(*command, "saw_1")
         assert done.status == 3, command
         assert done.sentence.startswith(f"RUN_ARCHIVED: The file runs/{DATE}/saw_1.json is arch")
-    assert "saw_1" in shop("runs", "list").text
+    (line,) = (each for each in shop("runs", "list").text.splitlines() if "saw_1" in each.split())
+    assert line.split()[-1] == "archived"
+    assert shop("store", "status", "--json").document["archived_dates"] == 1
     checked = shop("index", "check")
     assert (checked.status, checked.err) == (0, "")
+    count = shop("index", "check", "--json").document["archived"]
+    assert checked.text.endswith(f" as the index says; {count} files archived\n")
     sums = shop("ledger", "checksums")
     assert (sums.status, DATE in sums.text) == (0, False)
     assert "There is no store root." in sums.err
     assert shop("ledger", "checksums", "--root").status == 3
     summary = json.loads(shop("ledger", "checksums", "--json").text.splitlines()[-1])
     assert summary["summary"]["store_root"] is None
+    assert summary["summary"]["archived"] == count
     exported = shop("runs", "export", "--to", "all.zip", "--json")
     assert (exported.status, exported.document["archived"]) == (0, 2)
     with zipfile.ZipFile("all.zip") as bundle:

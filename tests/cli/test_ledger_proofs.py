@@ -236,13 +236,13 @@ def test_sums_of_all_have_the_store_root(proven: CommandLine) -> None:
     assert done.err == f"11 files; store root {root}\n"
     assert proven("ledger", "sums", "--root").text == f"{root}\n"
     lines = [json.loads(line) for line in proven("ledger", "sums", "--json").text.splitlines()]
-    assert lines[-1] == {"summary": {"lines": 11, "store_root": root}}
+    assert lines[-1] == {"summary": {"lines": 11, "archived": 0, "store_root": root}}
     assert [f"{each['sha256']}  {each['path']}" for each in lines[:-1]] == done.text.splitlines()
 
 
 def test_sums_of_a_date_have_no_store_root(proven: CommandLine) -> None:
     lines = proven("ledger", "sums", "2025-12-19", "--json").text.splitlines()
-    assert json.loads(lines[-1]) == {"summary": {"lines": 3, "store_root": None}}
+    assert json.loads(lines[-1]) == {"summary": {"lines": 3, "archived": 0, "store_root": None}}
     assert proven("ledger", "sums", "2025-12-19", "--root").status == 2
     assert proven("ledger", "sums", "yesterday").status == 2
 

@@ -127,6 +127,7 @@ def test_an_index_that_fits_its_files_is_said_so(rmos_with_runs: CommandLine) ->
     assert rmos_with_runs("index", "check", "--json").document == {
         "runs": 5,
         "advisories": 0,
+        "archived": 0,
         "differences": [],
     }
 
