@@ -32,7 +32,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -44,7 +43,15 @@ from pipeline.audit.rules.parts import is_part_of
 from pipeline.audit.steps import LEDGER_PART, PLACES_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.store.files import Creation, Files, NewFile, NotAFileError, ReadableFiles
+from pipeline.core.store.files import (
+    Creation,
+    ExpectedFile,
+    Files,
+    NewFile,
+    NotAFileError,
+    Presence,
+    ReadableFiles,
+)
 from pipeline.disk.append_only_file import (
     AppendOnlyFile,
     SealedError,
@@ -62,7 +69,6 @@ from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
 _PIECE_BYTES: Final = 1 << 20
-_LINES_AT_ONCE: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -295,30 +301,30 @@ class Journals:
                 # One that was given up to another host is not that of the report.
                 if PLACES_PART in read_journal(file).parts:
                     file.seek(0)
-                    _upload(self.becoming, path, iter(partial(file.read, _PIECE_BYTES), b""))
+                    # False where another host did the same audit: what it found is there.
+                    upload_journal(self.becoming, path, iter(partial(file.read, _PIECE_BYTES), b""))
             remove_file(self.root, path)
 
 
-def upload_journal(files: Files, audit_id: str, lines: Iterable[bytes]) -> None:
-    """Write findings that are all there as the journal of an audit, once.
+def upload_journal(files: Files, path: str, pieces: Iterable[bytes]) -> bool:
+    """Write a journal that is all there, once; return whether these bytes are there now.
 
     Raises:
         StoreError: The disk failed, or a bucket does not answer.
     """
-    left = iter(lines)
-    pieces = iter(lambda: b"".join(islice(left, _LINES_AT_ONCE)), b"")
-    _upload(files, journal_name(audit_id), pieces)
-
-
-def _upload(files: Files, path: str, pieces: Iterable[bytes]) -> None:
+    digest = sha256()
     with files.faults():
         upload = files.begin_upload()
         try:
             for piece in pieces:
                 upload.write(piece)
-            upload.publish(path)
+                digest.update(piece)
+            if upload.publish(path):
+                return True
         finally:
             upload.end()
+        expected = ExpectedFile(path, digest.hexdigest())
+        return files.presence([expected])[path] is Presence.SAME
 
 
 REPORT_LIMIT_BYTES: Final = 16 << 20

@@ -2,19 +2,23 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from pipeline.audit.journal import AUDITS_FOLDER, journal_name, read_report, upload_journal
+from pipeline.audit.journal import AUDITS_FOLDER, journal_name, upload_journal
+from pipeline.audit.rules.finding import ARCHIVED
 from pipeline.audit.rules.parts import AuditPart, JoinedFindings, sum_of
 from pipeline.core.store.files import Files, NotAFileError, OpenFile, ReadableFiles
 from pipeline.errors import IntegrityError, NotFoundError
+from schemas.audit_finding import AuditCode
 from schemas.fields import is_audit_id
 
 _LINE_LIMIT_BYTES = 64 * 1024
 """No finding is nearly as long: each of its texts is cut at 2,000 characters."""
+_LINES_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,38 +125,54 @@ def _document(line: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def join_parts(files: Files, part: AuditPart) -> dict[str, Any] | None:
-    """Write the findings of the whole that a part is of, once; return its report.
+def join_parts(
+    files: Files, parts: Sequence[AuditPart], reports: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Write the findings of the whole, once; return its report: of the same parts the same.
 
-    None where a part has no report yet. Of the same parts it is the same.
+    Args:
+        files: Of the store.
+        parts: All parts of one audit.
+        reports: Theirs.
 
     Raises:
-        IntegrityError: What is there is not the report of a part, or its findings are gone.
+        IntegrityError: Findings of a part are gone, or others are there for the whole.
         StoreError: The disk failed, or a bucket does not answer.
     """
-    parts = AuditPart.all_of(part.whole, part.count)
-    found = [read_report(files, each.audit_id) for each in parts]
-    reports = [each[0] for each in found if each is not None]
-    if len(reports) < len(parts):
-        return None
-    joined = JoinedFindings()
-    upload_journal(files, part.whole, _joined(files, parts, joined))
+    joined, path = JoinedFindings(), journal_name(parts[0].whole)
+    lines = _joined(files, parts, reports, joined)
+    pieces = iter(lambda: b"".join(islice(lines, _LINES_AT_ONCE)), b"")
+    if not upload_journal(files, path, pieces):
+        raise IntegrityError(
+            f"Expected the findings of all parts at {path}, found another journal: the audit was "
+            "begun in another number of parts. Another audit needs another audit_id."
+        )
     return sum_of(reports, parts, joined.codes)
 
 
 def _joined(
-    files: ReadableFiles, parts: Sequence[AuditPart], joined: JoinedFindings
+    files: ReadableFiles,
+    parts: Sequence[AuditPart],
+    reports: Sequence[Mapping[str, Any]],
+    joined: JoinedFindings,
 ) -> Iterator[bytes]:
-    for part in parts:
+    least = Counter[AuditCode]()
+    for part, report in zip(parts, reports, strict=True):
+        path, found = journal_name(part.audit_id), Counter[AuditCode]()
         try:
-            opened = files.open(journal_name(part.audit_id))
-        except FileNotFoundError as error:
+            opened = files.open(path)
+        except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
             raise IntegrityError(
-                f"Expected the findings of a part at {journal_name(part.audit_id)}, found none."
+                f"Expected the findings of a part at {path}, found none ({error})."
             ) from error
         with closing(opened) as file:
             for line in _lines(file, 0):
                 document = _document(line)
                 if document is not None and "code" in document:
+                    found[document["code"]] += 1
                     yield from joined.add(line, document)
+        # Of two hosts that did the part, the report may be of one, and the findings of the other.
+        lost = {code: count for code, count in report["codes"].items() if count > found[code]}
+        least |= Counter({code: count for code, count in lost.items() if code != ARCHIVED})
     yield from joined.end()
+    joined.codes |= least

@@ -1,5 +1,6 @@
 """An audit of dates keeps these alone, and parts say together what an audit of the whole says."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -224,6 +225,18 @@ def test_rows_of_a_date_are_found_without_reading_a_table(store: Path) -> None:
             assert {step for step in steps if "SCAN" in step} <= {"SCAN wanted"}, steps
             by = "(run_id=?" if query in queries.COPY_WANTED else "(created_at_us>?"
             assert any(by in step for step in steps), steps
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_a_blob_that_is_awaited_and_gone_the_whole_says_that_it_is_gone(order: int) -> None:
+    """A note that was there when one part looked may not be there when another does."""
+    joined, lines = JoinedFindings(), list[bytes]()
+    for code, date in [("ATTACHMENT_AWAITED", "18"), ("ATTACHMENT_MISSING", "20")][::order]:
+        finding = {"code": code, "path": "attachments/a", "expected": f"what runs/{date} names"}
+        lines += joined.add(canonical_json(finding), finding)
+    lines += joined.end()
+    assert [json.loads(line)["code"] for line in lines] == ["ATTACHMENT_MISSING"]
+    assert joined.codes == {"ATTACHMENT_MISSING": 1}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 100])

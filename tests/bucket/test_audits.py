@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -407,13 +407,7 @@ async def test_hosts_share_an_audit_in_parts_and_say_what_is_said_of_a_disk(
             (root / path).unlink(missing_ok=True)
             if content is not None:
                 add_file(root / path, content)
-    settings = made.model_copy(update={"audit_processes": 0, "audit_parts": 3})
-    told, auditing = Told(settings), Auditing(settings, store, lambda: KEYS, list, lambda: NOW)
-
-    def on_host(name: str) -> Audits:
-        monkeypatch.setenv("XDG_STATE_HOME", str(host / name))
-        return Audits(host, AuditHandler(auditing, told, Backoff(0.001)), told)
-
+    told, on_host = hosts(host, store, made, monkeypatch)
     await on_host("a").handle(audit_id="in_parts")
     first, second, third = told.of("requests")
     with monkeypatch.context() as patch:
@@ -435,6 +429,45 @@ async def test_hosts_share_an_audit_in_parts_and_say_what_is_said_of_a_disk(
         code: number for code, number in whole.report["codes"].items() if code != "MODE_DIFFERS"
     }
     assert journals_in(host) == []
+
+
+def hosts(
+    folder: Path, store: AuditedStore, made: Settings, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Told, Callable[[str], Audits]]:
+    """Return what all hosts publish, and what makes a worker on the host of this name."""
+    settings = made.model_copy(update={"audit_processes": 0, "audit_parts": 3})
+    told, auditing = Told(settings), Auditing(settings, store, lambda: KEYS, list, lambda: NOW)
+
+    def on_host(name: str) -> Audits:
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder / name))
+        return Audits(folder, AuditHandler(auditing, told, Backoff(0.001)), told)
+
+    return told, on_host
+
+
+async def test_the_whole_fails_by_the_report_of_a_part_whose_findings_are_of_another_host(
+    audits: Audits,
+    store: AuditedStore,
+    made: Settings,
+    bucket: Attacked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One host dies between findings and report of a part; then a file is lost."""
+    told, on_host = hosts(audits.root, store, made, monkeypatch)
+    await on_host("a").handle(audit_id="of_two")
+    asked = told.of("requests")
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, "write_report", lambda *_: killed_at_once())
+        for each in asked:
+            with pytest.raises(StoreError, match="killed"):
+                await on_host("a").handle(**each)
+    bucket.put(RUN, None)
+    for each in asked:
+        await on_host("b").handle(**each)
+    (report,) = told.of("reports")
+    assert report["codes"] == {"FILE_MISSING": 1}
+    assert report["verdicts"]["integrity"]["result"] == "failed"
+    assert [each["path"] for each in told.of("findings")] == [RUN]
 
 
 def test_parts_find_in_a_database_what_a_leaf_alone_says(
@@ -462,6 +495,10 @@ def test_parts_find_in_a_database_what_a_leaf_alone_says(
 
 def killed(files: Files, report: dict[str, Any]) -> None:
     write_report(files, report)
+    killed_at_once()
+
+
+def killed_at_once() -> None:
     message = "killed"
     raise StoreError(message)
 

@@ -5,18 +5,22 @@ whose number of the day leaves one remainder, and as many folders of blobs; the 
 left besides. What all parts are together follows from their reports alone.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from typing import Any, Final, Self
 
 from pipeline.audit.rules.finding import (
     ARCHIVED,
     MISSING_BLOB,
+    SEVERITIES,
     VERSIONS_NOT_SEEN,
     Asked,
+    severity_of,
     verdicts,
 )
 from schemas.audit_finding import AuditCode
@@ -163,26 +167,31 @@ class JoinedFindings:
         """Begin with none."""
         self.codes = Counter[AuditCode]()
         self._of_ledger: set[bytes] = set()
-        self._missing: dict[str, tuple[str, AuditCode, bytes]] = {}
+        self._missing: dict[bytes, bytes] = {}
 
     def add(self, line: bytes, finding: Mapping[str, Any]) -> Iterator[bytes]:
         """Yield a finding of the next part, unless another part has the same."""
         code: AuditCode = finding["code"]
         if code in MISSING_BLOB:
-            # Files of several dates may name it: the first one counts.
-            found = (finding["expected"], code, line)
-            self._missing[finding["path"]] = min(found, self._missing.get(finding["path"], found))
-        elif code not in OF_LEDGER or line not in self._of_ledger:
+            # Files of several dates may name it: the first one counts, of those that say the worst.
+            blob = sha256(finding["path"].encode()).digest()
+            self._missing[blob] = min(line, self._missing.get(blob, line), key=_severe_first)
+        elif code not in OF_LEDGER or (digest := sha256(line).digest()) not in self._of_ledger:
             self.codes[code] += 1
             if code in OF_LEDGER:
-                self._of_ledger.add(line)
+                self._of_ledger.add(digest)
             yield line
 
     def end(self) -> Iterator[bytes]:
         """Yield the blobs that are missing, once all parts are there."""
-        for _, (_, code, line) in sorted(self._missing.items()):
-            self.codes[code] += 1
+        for _, line in sorted(self._missing.items()):
+            self.codes[json.loads(line)["code"]] += 1
             yield line
+
+
+def _severe_first(line: bytes) -> tuple[int, str, bytes]:
+    finding = json.loads(line)
+    return SEVERITIES.index(severity_of(finding["code"])), finding["expected"], line
 
 
 def sum_of(

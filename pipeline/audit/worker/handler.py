@@ -47,6 +47,7 @@ from pipeline.consumers.engine.outbox import Outbox, Request, request_of
 from pipeline.consumers.engine.readiness import Backoff, PutOff, Standing
 from pipeline.core.envelope import Rejected, RejectionError
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.store.files import ReadableFiles
 from pipeline.errors import (
     BrokerError,
     IntegrityError,
@@ -143,9 +144,11 @@ class AuditHandler:
         if part is not None:
             await self._audited(incoming, request)
             return await asyncio.to_thread(self._sum, request, part), "audited"
-        content = await self._stored(request)
-        if content is not None or not (parts := self._parts(request)):
+        if not (parts := self._parts(request)):
             return await self._audited(incoming, request)
+        content = await self._stored(request)
+        if content is not None:
+            return content, "reported again"
         await self._send(incoming, [self._asking(request, each) for each in parts])
         return None, "divided"
 
@@ -164,14 +167,17 @@ class AuditHandler:
 
     def _sum(self, request: AuditRequest, part: AuditPart) -> bytes | None:
         """Return the report of the whole, written once all of its parts have one."""
-        files, whole = self._auditing.store.files, part.whole
-        found = read_report(files, whole)
-        if found is None and (report := join_parts(files, part)) is not None:
+        files = self._auditing.store.files
+        found = _read_report(files, request, part.whole)
+        if found is None:
+            parts = AuditPart.all_of(part.whole, part.count)
+            of_parts = [_read_report(files, request, each.audit_id) for each in parts]
+            reports = [each[0] for each in of_parts if each is not None]
+            if len(reports) < len(parts):
+                return None
+            report = join_parts(files, parts, reports)
             found = report, write_report(files, report)
             self._measure(report)
-        if found is None:
-            return None
-        _check_is_of(request.model_copy(update={"audit_id": whole}), found[0])
         return found[1]
 
     async def _audited(self, incoming: Request, request: AuditRequest) -> tuple[bytes, str]:
@@ -202,13 +208,12 @@ class AuditHandler:
 
     async def _stored(self, request: AuditRequest) -> bytes | None:
         auditing = self._auditing
-        found = await asyncio.to_thread(read_report, auditing.store.files, request.audit_id)
+        audit_id = request.audit_id
+        found = await asyncio.to_thread(_read_report, auditing.store.files, request, audit_id)
         if found is None:
             return None
-        report, content = found
-        _check_is_of(request, report)
-        await asyncio.to_thread(self._journals.end, request.audit_id)
-        return content
+        await asyncio.to_thread(self._journals.end, audit_id)
+        return found[1]
 
     async def _audit(
         self, incoming: Request, request: AuditRequest, journal: AuditJournal
@@ -277,6 +282,20 @@ class AuditHandler:
         metrics.DEAD_LETTERS.labels(self._group, rejected.code).inc()
         _log.warning("audit refused", code=rejected.code, offset=incoming.source.id.offset)
         return "conflict" if rejected.code == AUDIT_CONFLICT else "rejected"
+
+
+def _read_report(
+    files: ReadableFiles, request: AuditRequest, audit_id: str
+) -> tuple[dict[str, Any], bytes] | None:
+    """Return the report of an audit of what `request` asks for, and its bytes, if there is one.
+
+    Raises:
+        RejectionError: It is that of another request.
+    """
+    found = read_report(files, audit_id)
+    if found is not None:
+        _check_is_of(request.model_copy(update={"audit_id": audit_id}), found[0])
+    return found
 
 
 def _check_is_of(request: AuditRequest, document: Any) -> None:  # noqa: ANN401

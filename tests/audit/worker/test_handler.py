@@ -28,7 +28,16 @@ from pipeline.disk.durable_files import DurableFiles
 from pipeline.errors import BrokerError, ExecutorError, StoreError
 from pipeline.settings import Settings
 from tests.audit.audit_reports import REPORT
-from tests.audit.audited import DRAWING, LOG, RUN, Template, blob, flip, make_audited
+from tests.audit.audited import (
+    DRAWING,
+    LOG,
+    RUN,
+    Template,
+    blob,
+    flip,
+    make_audited,
+    overwrite,
+)
 from tests.ledger.ledgers import KEYS
 
 NOW = datetime(2026, 2, 1, 10, 0, tzinfo=UTC)
@@ -175,10 +184,10 @@ async def test_killed_between_the_last_part_and_the_whole_its_request_heals_it(
         await in_parts.handle(**each)
     original = getattr(handler, step)
 
-    def killed(files: Any, of: Any) -> Any:
+    def killed(files: Any, of: Any, *rest: Any) -> Any:
         if step == "join_parts" or of["audit_id"] == "a":
             raise StoreError("killed")
-        return original(files, of)
+        return original(files, of, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(handler, step, killed)
@@ -206,14 +215,78 @@ async def test_an_audit_of_dates_is_never_cut_into_parts(audits: Audits) -> None
     assert len(in_parts.told.of("reports")) == 1
 
 
-async def test_a_part_without_its_findings_is_a_dead_letter(audits: Audits) -> None:
+@pytest.mark.parametrize("in_place", ["nothing", "folder"])
+async def test_a_part_without_its_findings_is_a_dead_letter(audits: Audits, in_place: str) -> None:
     in_parts, asked = await ask_in_parts(audits.root)
     for each in asked[:2]:
         await in_parts.handle(**each)
     (audits.root / journal_name(asked[0]["audit_id"])).unlink()
+    if in_place == "folder":
+        (audits.root / journal_name(asked[0]["audit_id"])).mkdir()
     await in_parts.handle(**asked[2])
     assert in_parts.told.codes() == ["ARTIFACT_CORRUPT"]
     assert in_parts.told.of("reports") == []
+
+
+async def test_what_a_part_reports_fails_the_whole_also_where_its_findings_are_lost(
+    audits: Audits,
+) -> None:
+    flip(audits.root / RUN, 100)
+    (audits.root / blob(DRAWING)).unlink()
+    in_parts, asked = await ask_in_parts(audits.root)
+    for each in asked[:2]:
+        await in_parts.handle(**each)
+    for each in asked[:2]:
+        path = audits.root / journal_name(each["audit_id"])
+        overwrite(path, path.read_bytes().splitlines(keepends=True)[0])
+    await in_parts.handle(**asked[2])
+    (report,) = in_parts.told.of("reports")
+    assert report["codes"] == {"ATTACHMENT_MISSING": 1, "BYTES_DIFFER": 1}
+    assert report["verdicts"]["integrity"]["result"] == "failed"
+    assert report["counts"]["findings"] == 2
+
+
+@pytest.mark.parametrize(
+    ("of_first", "of_others"),
+    [
+        # Its first part became a dead letter; then somebody asks for more.
+        ({}, {"mode": "quick"}),
+        ({"scope": {"dates": ["2030-12-18"]}}, {}),
+    ],
+)
+async def test_parts_that_looked_at_something_else_are_no_part_of_a_sum(
+    audits: Audits, of_first: dict[str, Any], of_others: dict[str, Any]
+) -> None:
+    flip(audits.root / RUN, 100)
+    _, asked = await ask_in_parts(audits.root)
+    before, after = audits_of(audits.root), audits_of(audits.root)
+    if of_first:
+        await before.handle(**asked[0] | of_first)
+    for each in asked[1:]:
+        await before.handle(**each | of_others)
+    for each in asked:
+        await after.handle(**each)
+    assert set(after.told.codes()) == {"AUDIT_CONFLICT"}
+    assert after.told.of("reports") == []
+    for name in (report_name("a"), journal_name("a")):
+        assert not (audits.root / name).exists()
+
+
+async def test_findings_of_the_whole_take_the_place_of_no_journal_of_another_number_of_parts(
+    audits: Audits,
+) -> None:
+    flip(audits.root / RUN, 100)
+    journal = AuditJournal.take(audits.root, "a")
+    assert journal is not None
+    await journal.begin({"request": REQUEST, "started_at_utc": "2026-02-01T09:00:00Z"})
+    journal.close()
+    before = (audits.root / journal_name("a")).read_bytes()
+    in_parts, asked = await ask_in_parts(audits.root)
+    for each in asked:
+        await in_parts.handle(**each)
+    assert in_parts.told.codes() == ["ARTIFACT_CORRUPT"]
+    assert in_parts.told.of("reports") == []
+    assert (audits.root / journal_name("a")).read_bytes() == before
 
 
 async def test_a_part_of_another_mode_is_a_conflict(audits: Audits) -> None:
