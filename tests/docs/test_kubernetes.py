@@ -210,6 +210,6 @@ def test_a_pod_has_its_name_as_instance_and_the_role_of_the_buckets_policy() -> 
 
 
 def test_the_image_has_what_a_shared_store_needs() -> None:
-    assert "'.[server,scale]'" in DOCKERFILE
+    assert "'.[otel,scale]'" in DOCKERFILE
     # Beside RMOS_STORE_URL it would be refused.
     assert "RMOS_DATA_DIR" not in DOCKERFILE
