@@ -23,6 +23,9 @@ from schemas.timestamps import format_timestamp
 Event = TypeVar("Event", bound=BaseModel)
 
 _TRACEPARENT_LIMIT_CHARACTERS = 200
+_TRACESTATE_LIMIT_BYTES = 512
+"""W3C lets a longer one be dropped, and a worker reads none."""
+
 _propagator = TraceContextTextMapPropagator()
 _STATUSES = {"ARTIFACT_CORRUPT": 500, "INTERNAL_ERROR": 500, "RUN_NOT_FOUND": 404}
 """Of rejections that are not the client's fault, or that name no run; of any other 422."""
@@ -211,4 +214,8 @@ def _headers(request: Request) -> Headers:
     traceparent = traced.get("traceparent") or request.headers.get("traceparent", "")
     if 0 < len(traceparent) <= _TRACEPARENT_LIMIT_CHARACTERS:
         headers.append(("traceparent", traceparent.encode()))
+        sent = ",".join(request.headers.getlist("tracestate"))
+        tracestate = (traced.get("tracestate", "") if traced else sent).encode()
+        if 0 < len(tracestate) <= _TRACESTATE_LIMIT_BYTES:
+            headers.append(("tracestate", tracestate))
     return headers

@@ -143,13 +143,19 @@ async def test_a_client_of_the_original_asks_for_a_run_and_attaches_an_advisory(
 async def test_what_is_sent_is_the_callers_bytes(api: ApiService) -> None:
     run_id = new_id()
     body = b" " + encode(run_request(run_id=run_id)).replace(b":1800.0", b": 1.8e3") + b"\n"
-    headers = {**JSON, "x-request-id": "trace-me", "traceparent": "00-1-2-03"}
+    headers = {
+        **JSON,
+        "x-request-id": "trace-me",
+        "traceparent": "00-1-2-03",
+        "tracestate": "a=1,b=2",
+    }
     answer = await api.http.post(RUNS, content=body, headers=headers)
     assert (answer.status_code, answer.headers["x-request-id"]) == (201, "trace-me")
     topic = api.settings.topics.run_requests
     (found,) = [each for each in await read_topic(api.settings, topic) if each.value == body]
     assert found.key == run_id.encode()
-    assert dict(found.headers) == {"x-request-id": b"trace-me", "traceparent": b"00-1-2-03"}
+    carried = {"traceparent": b"00-1-2-03", "tracestate": b"a=1,b=2"}
+    assert dict(found.headers) == {"x-request-id": b"trace-me", **carried}
     assert b"trace-me" not in (await api.get(f"/{run_id}/download")).content
 
 
