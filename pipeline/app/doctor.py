@@ -14,6 +14,7 @@
 | rights | what the broker says that this user may do |
 | persist, advisories, audit | `look_at_start`, `check_audit_start`: log, group, store, ledger |
 | api, metrics | tokens and address |
+| traces | the extra `otel`, where a collector is named |
 
 A question that fails, or is not answered in time, does not stop the others, except those that it
 is the ground of: without a broker there are no topics to ask about.
@@ -173,6 +174,7 @@ def _questions(settings: Settings) -> Iterable[_Question]:
         yield remote("audit", _audit, *ground)
     yield local("api", machine.look_at_api)
     yield local("metrics", machine.look_at_metrics)
+    yield local("traces", machine.look_at_traces)
 
 
 async def _broker(settings: Settings) -> Found:

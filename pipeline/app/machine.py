@@ -11,6 +11,7 @@ from enum import StrEnum
 from pipeline.api.http.server import listen
 from pipeline.api.http.tokens import tokens_for
 from pipeline.app.process import OPEN_FILES, store_folder
+from pipeline.app.tracing import check_installed, is_traced
 from pipeline.broker.connection import is_local
 from pipeline.broker.local.runtime import is_downloaded
 from pipeline.core.store.identity import STORE_FILE
@@ -27,6 +28,9 @@ from pipeline.storage.ledger_key import key_file_of
 from pipeline.storage.store import open_to_read
 
 FEWEST_FILES = 1024
+LEAST_FREE_BYTES = 500_000_000
+"""A round number: a small run takes a block of 4 KiB, and less for ledger and index."""
+
 _CLOCK_SLACK_SECONDS = 60.0
 _PROBE_SECONDS = 3.0
 _ANSWER_BYTES = 1000
@@ -91,13 +95,22 @@ def look_at_disk(settings: Settings) -> Found:
             "free some space, or give this user the rights to all of it. Who only reads needs no "
             "more."
         )
-    free = f"{room.free_bytes / 1e9:,.1f} GB are free"
+    free = f"{_size(room.free_bytes)} are free"
     if room.has_few_inodes:
         return State.NOTE, (
             f"{free}, but only {room.free_inodes:,} of {room.inodes:,} inodes: each file of the "
             "store takes one; move it to a volume with more."
         )
+    if room.free_bytes < LEAST_FREE_BYTES:
+        return State.NOTE, f"Only {free} at {folder}: free some space, or move it to a larger one."
     return State.FINE, f"{free} at {folder}."
+
+
+def _size(size_bytes: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:,.1f} {name}"
+    return f"{size_bytes / 1000:,.1f} kB"
 
 
 def look_at_store(settings: Settings) -> Found:
@@ -169,7 +182,20 @@ def look_at_metrics(settings: Settings) -> Found:
     """Find whether metrics and health could be served."""
     if settings.metrics_port is None:
         return State.NOT_ASKED, "RMOS_METRICS_PORT is unset: no metrics and no health are served."
+    if settings.metrics_port == settings.api_port != 0:
+        return State.NOTE, (
+            f"RMOS_METRICS_PORT and RMOS_API_PORT are both {settings.api_port}: on one host only "
+            "one of a worker and the API can start. Give one of them another port."
+        )
     return _address(settings.metrics_host, settings.metrics_port, "metrics and health")
+
+
+def look_at_traces(_settings: Settings) -> Found:
+    """Find whether traces could be reported, where the environment names a collector."""
+    if not is_traced():
+        return State.NOT_ASKED, "No variable names a collector: no traces are reported."
+    check_installed()
+    return State.FINE, "What reports traces is installed; the collector was not asked."
 
 
 def _address(host: str, port: int, what: str) -> Found:

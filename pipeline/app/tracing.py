@@ -34,6 +34,21 @@ def is_traced(environment: Mapping[str, str] = os.environ) -> bool:
     )
 
 
+def check_installed() -> None:
+    """Check that traces can be reported, where a collector is named.
+
+    Raises:
+        InputError: The extra `otel` is not installed.
+    """
+    try:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise InputError(
+            f"{' or '.join(_ENDPOINTS)} names a collector of traces, and OpenTelemetry is not "
+            "installed: install the extra otel, or set OTEL_SDK_DISABLED=true."
+        ) from error
+
+
 def tracer_provider(service: str, stack: AsyncExitStack) -> "TracerProvider | None":
     """Return what reports the spans of a service, or None; it ends with `stack`.
 
@@ -46,18 +61,14 @@ def tracer_provider(service: str, stack: AsyncExitStack) -> "TracerProvider | No
     """
     if not is_traced():
         return None
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter,
-        )
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            f"{' or '.join(_ENDPOINTS)} names a collector of traces, and OpenTelemetry is not "
-            "installed: install the extra otel, or set OTEL_SDK_DISABLED=true."
-        ) from error
+    check_installed()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
     resource = Resource.create({"service.name": service}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

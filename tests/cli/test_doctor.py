@@ -1,9 +1,11 @@
 """`rmos doctor` without a broker: every question is answered, and nothing is touched."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from tests.cli.command_line import CommandLine
 
 QUESTIONS = [
     *("files", "clock", "disk", "store", "key", "broker", "java", "topics", "rights"),
-    *("persist", "advisories", "audit", "api", "metrics"),
+    *("persist", "advisories", "audit", "api", "metrics", "traces"),
 ]
 
 
@@ -147,3 +149,26 @@ def test_an_address_that_this_program_serves_already_is_fine(
     with answering(body) as port:
         rmos.set("RMOS_METRICS_PORT", str(port))
         assert asked(rmos)["metrics"][0] == state
+
+
+def test_a_collector_without_the_extra_is_not_usable(
+    rmos: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked(rmos)["traces"][0] == "not asked"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    state, sentence = asked(rmos)["traces"]
+    assert state == "not usable"
+    assert "install the extra otel" in sentence
+
+
+def test_a_volume_that_is_nearly_full_and_one_port_for_two_are_noted(
+    rmos_with_runs: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = replace(machine.room_of(rmos_with_runs.data_dir), free_bytes=740_000, inodes=0)
+    monkeypatch.setattr(machine, "room_of", lambda _folder: room)
+    rmos_with_runs.set("RMOS_API_PORT", "9100")
+    rmos_with_runs.set("RMOS_METRICS_PORT", "9100")
+    found = asked(rmos_with_runs)
+    assert (found["disk"][0], found["metrics"][0]) == ("note", "note")
+    assert found["disk"][1].startswith("Only 740.0 kB are free at ")

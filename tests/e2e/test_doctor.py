@@ -34,6 +34,7 @@ async def test_all_is_fine_before_the_first_start_and_nothing_is_made(ready: Set
     expected = dict.fromkeys(found, State.FINE) | {
         "java": State.NOT_ASKED,  # the broker of the test is at a port of its own
         "metrics": State.NOT_ASKED,
+        "traces": State.NOT_ASKED,
     }
     assert {name: each.state for name, each in found.items()} == expected, found
     assert "1 offsets before the end" in found["persist"].sentence
