@@ -36,13 +36,9 @@ MEMORY_BYTES = 8 << 30
 if os.access(MEMORY, os.W_OK) and disk_usage(MEMORY).free >= MEMORY_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
-# No test is one of time: a machine may have other work. Each session but that of
-# a CI draws other examples than the last, so that few in each are many over time.
+# No test is one of time: a machine may have other work.
 hypothesis.settings.register_profile(
-    "any machine",
-    deadline=None,
-    max_examples=50,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
 

@@ -61,7 +61,7 @@ FIELDS = st.dictionaries(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(FIELDS, FIELDS, st.lists(FIELDS | st.just(1), max_size=3), st.integers(0, 80))
 def test_what_is_left_is_wrong_exactly_where_the_request_is(
     decision: Any, outputs: Any, attachments: Any, unknown: int

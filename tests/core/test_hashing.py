@@ -23,14 +23,14 @@ def test_a_text_is_hashed_as_utf_8() -> None:
     assert sha256_of_text("Säge \U0001fa9a") == sha256_of_bytes("Säge \U0001fa9a".encode())
 
 
-@settings(max_examples=66)
+@settings(max_examples=200)
 @given(json_values())
 def test_a_value_is_hashed_by_the_rule(value: Any) -> None:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert sha256_of_json(value) == hashlib.sha256(text.encode()).hexdigest()
 
 
-@settings(max_examples=66)
+@settings(max_examples=200)
 @given(json_objects())
 def test_parsing_what_was_written_gives_the_same_hash(value: Any) -> None:
     parsed, canonical = parse_object(json.dumps(value, indent=1).encode())

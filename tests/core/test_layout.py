@@ -27,7 +27,7 @@ MOMENTS = st.integers(946_684_800, 4_102_444_799).map(
 )
 
 
-@settings(max_examples=66)
+@settings(max_examples=200)
 @given(MOMENTS, NAMES)
 def test_the_path_of_an_artifact_leads_back_to_it(moment: str, run_id: str) -> None:
     assume(is_run_id(run_id))
@@ -36,7 +36,7 @@ def test_the_path_of_an_artifact_leads_back_to_it(moment: str, run_id: str) -> N
     assert str(parse_path(path)) == path
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(NAMES, NAMES)
 @example("a", "b_advisory_c")
 @example("a_", "advisory_b")
@@ -49,7 +49,7 @@ def test_the_path_of_a_link_leads_back_to_its_run_and_its_advisory(
     assert parse_path(str(link)) == link
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(HASHES)
 def test_the_path_of_a_blob_leads_back_to_it(sha256: str) -> None:
     assert parse_path(attachment_path(sha256)) == BlobPath(BlobArea.ATTACHMENTS, sha256)

@@ -33,7 +33,7 @@ def few_digits() -> Iterator[None]:
     sys.set_int_max_str_digits(before)
 
 
-@settings(max_examples=133)
+@settings(max_examples=400)
 @given(json_values())
 @example(1e-05)
 @example(-1e-07)
@@ -46,13 +46,13 @@ def test_the_fast_way_gives_the_bytes_of_the_rule(value: Any) -> None:
     assert canonical_json(value) == rule(value) == canonical_json_by_rule(value)
 
 
-@settings(max_examples=133)
+@settings(max_examples=400)
 @given(numbers())
 def test_numbers_that_stand_alone_are_written_by_the_rule(value: float) -> None:
     assert canonical_json(value) == rule(value) == repr(value).encode()
 
 
-@settings(max_examples=66)
+@settings(max_examples=200)
 @given(json_values())
 def test_reading_canonical_bytes_and_writing_them_again_changes_nothing(value: Any) -> None:
     written = canonical_json(value)
@@ -102,7 +102,7 @@ def test_an_integer_of_many_digits_is_written_whatever_the_limit_of_python() -> 
     assert canonical_json(value) == expected
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(json_values(), st.integers(min_value=10**640))
 def test_many_digits_change_nothing_of_what_lies_around_them(value: Any, large: int) -> None:
     both = {"value": value, "large": large}

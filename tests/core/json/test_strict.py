@@ -187,7 +187,7 @@ def test_the_message_says_what_was_expected(body: bytes, message: str) -> None:
     assert verdict(parse_object, body) == message
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(json_objects(), st.booleans(), st.sampled_from([None, 0, 3]))
 def test_whatever_is_written_is_read_alike(value: Any, ascii_only: bool, indent: Any) -> None:
     assert same_verdict(json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode())
@@ -222,7 +222,7 @@ SNIPPETS += [
 ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=600)
 @given(
     json_objects(),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2), st.sampled_from(SNIPPETS))),
@@ -239,7 +239,7 @@ def test_both_agree_on_mutated_bytes(
     same_verdict(body)
 
 
-@settings(max_examples=66)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.sampled_from(['"', "a", "\\", "b"]), json_values(3)), max_size=5),
     st.data(),
@@ -255,7 +255,7 @@ def test_both_agree_on_duplicate_keys_in_any_disguise(members: Any, data: st.Dat
     assert same_verdict(body.encode()) == (len(keys) == len(set(keys)))
 
 
-@settings(max_examples=50)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(["[", '{"a":', '{"b":1,"a":']), min_size=55, max_size=70))
 def test_both_count_levels_alike(openings: list[str]) -> None:
     closings = ["]" if opening == "[" else "}" for opening in reversed(openings)]
@@ -264,7 +264,7 @@ def test_both_count_levels_alike(openings: list[str]) -> None:
     assert same_verdict(body.encode()) == (len(openings) + 1 <= 64)
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(
     st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 )

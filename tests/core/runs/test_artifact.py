@@ -411,7 +411,7 @@ def test_order_of_keys_spaces_and_escapes_change_nothing(meta: Any, data: st.Dat
     assert isinstance(plain, JudgedRun)
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(json_values(4), json_values(4))
 def test_any_change_of_a_value_is_another_request(one: Any, other: Any) -> None:
     runs = [judged(run_request(meta={"value": value})) for value in (one, other)]
@@ -501,7 +501,7 @@ def has_null(value: Any) -> bool:
     return value is None or (isinstance(value, list) and any(map(has_null, value)))
 
 
-@settings(max_examples=83)
+@settings(max_examples=250)
 @given(CHANGES)
 def test_every_artifact_has_its_shape_and_no_null_in_a_typed_field(changes: Any) -> None:
     run = judged(run_request(**changes))

@@ -52,7 +52,7 @@ def nested(value: Any, depth: list[str]) -> dict[str, Any]:
     return {"top": value}
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(
     st.sampled_from(SECRET_WORDS),
     st.tuples(st.sampled_from(["", "db_", "aws-", "é"]), st.sampled_from(["", "_2", "s"])),
@@ -210,7 +210,7 @@ REQUESTS = st.dictionaries(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=150)
 @given(REQUESTS, st.sampled_from([0, 78, 80, 81]))
 def test_the_summary_is_what_the_words_say(request: dict[str, Any], more: int) -> None:
     request = request | {f"x{number:02}": number for number in range(more)}

@@ -14,7 +14,7 @@ def codes(listed: list[dict[str, object]]) -> list[tuple[str, str]]:
     return [(found.field, found.code) for found in read_attachments(listed).violations]
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(st.binary(max_size=100))
 def test_inline_content_becomes_a_blob_under_its_hash(content: bytes) -> None:
     read = read_attachments([attachment(content)])
@@ -59,7 +59,7 @@ def test_base64_of_any_other_form_is_a_violation(text: str) -> None:
     ]
 
 
-@settings(max_examples=66)
+@settings(max_examples=200)
 @given(st.text("ABCQRQgw+/-_=\n ", max_size=9))
 def test_only_the_text_that_encoding_gives_is_read(text: str) -> None:
     read = read_attachments([attachment(content_base64=text)])

@@ -246,7 +246,7 @@ def test_levels_are_counted_as_the_rule_counts_them() -> None:
             takes_the_fast_way(*record(request))
 
 
-@settings(max_examples=133)
+@settings(max_examples=400)
 @given(FEW_CHANGES, st.booleans(), st.sampled_from([None, 1]))
 @example({"request": {}, "feasibility": {"safety": {"score": -0.0}}, "outputs": {}}, True, None)
 def test_it_makes_what_the_rule_makes(changes: Any, is_ascii: bool, indent: int | None) -> None:
@@ -255,13 +255,13 @@ def test_it_makes_what_the_rule_makes(changes: Any, is_ascii: bool, indent: int 
     event(f"fast: {takes_the_fast_way(request['run_id'].encode(), value)}")
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(CHANGES)
 def test_wrong_fields_are_as_the_rule_finds_them(changes: Any) -> None:
     takes_the_fast_way(b"run_6f1d2c3b4a5968778695a4b3c2d1e0f0", encode(run_request(**changes)))
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(
     st.sampled_from([run_request(), red_request(), rosette_request(), router_request()]),
     st.lists(st.tuples(ESCAPES, st.integers(0, 40)), max_size=3),

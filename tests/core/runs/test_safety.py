@@ -230,7 +230,7 @@ FREE_FORM = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=83)
+@settings(max_examples=250)
 @given(FREE_FORM, FREE_FORM | json_values(2), FREE_FORM | json_values(2))
 def test_ok_is_never_said_of_what_is_unsafe(top: Any, inner: Any, safety: Any) -> None:
     judgement = judge(top | {"decision": inner, "safety": safety})

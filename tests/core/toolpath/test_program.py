@@ -305,7 +305,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-@settings(max_examples=50)
+@settings(max_examples=300)
 def test_any_text_gives_moves_of_finite_lengths_and_no_error(lines: list[str]) -> None:
     toolpath = read_toolpath("\n".join(lines))
     assert all(len(move.points) != 1 for move in toolpath.moves)
@@ -334,7 +334,7 @@ VARIANTS: list[Callable[[int, str], str]] = [
 
 
 @given(st.lists(st.tuples(WORDS, st.sampled_from(VARIANTS)), max_size=30))
-@settings(max_examples=66)
+@settings(max_examples=200)
 def test_case_spaces_comments_zeros_and_line_numbers_change_no_move(
     lines: list[tuple[str, Callable[[int, str], str]]],
 ) -> None:

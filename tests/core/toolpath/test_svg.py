@@ -105,7 +105,7 @@ def test_long_lists_of_lines_are_cut_and_say_so() -> None:
 
 
 @given(LINES)
-@settings(max_examples=50)
+@settings(max_examples=100)
 def test_whatever_a_program_holds_the_picture_is_well_formed_and_nothing_in_it_acts(
     lines: list[str],
 ) -> None:
