@@ -36,8 +36,10 @@ _SECRET_KEY = re.compile(r"passw(or)?d|token|secret|api[_-]?key|credential", re.
 _REDACTED = "[redacted]"
 
 # One of these stands in the canonical bytes of every request whose first step changes something,
-# unless a letter outside ASCII folds to one of theirs.
+# unless a letter outside ASCII stands for one of theirs.
 _SIGNS = (b"passw", b"token", b"secret", b"api", b"credential", b'"feasibility"', b'"safety"')
+_LETTERS_FOR_ASCII = tuple(letter.encode() for letter in "\u017f\u212a\u0130\u0131")
+"""All that IGNORECASE takes for s, k or i: long s, the kelvin, I with a dot and i without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,12 @@ def summarise_request(request: dict[str, Any]) -> RequestSummary:
 
 def is_shown_whole(request: dict[str, Any], content: bytes) -> bool:
     """Return whether the summary of `request`, with this canonical JSON, is certainly all of it."""
-    if len(request) > TOP_LEVEL_KEY_LIMIT or not content.isascii():
+    if len(request) > TOP_LEVEL_KEY_LIMIT:
         return False
+    if not content.isascii():
+        for letter in _LETTERS_FOR_ASCII:
+            if letter in content:
+                return False
     folded = content.lower()
     for sign in _SIGNS:
         if sign in folded:

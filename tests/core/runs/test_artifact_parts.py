@@ -1,6 +1,9 @@
 """The request as an artifact shows it: no client's verdict, no secret, bounded width."""
 
 import json
+import re
+import sys
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -8,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.artifact_parts import summarise_request
+from pipeline.core.runs import artifact_parts
+from pipeline.core.runs.artifact_parts import is_shown_whole, summarise_request
 from tests.builders import document, judged, red_request, run_request, sha256
 from tests.json_values import json_values
 
@@ -70,6 +74,17 @@ def test_values_under_secret_keys_are_redacted_at_every_depth(
 @pytest.mark.parametrize("word", SECRET_WORDS)
 def test_every_secret_word_counts_by_itself(word: str) -> None:
     assert shown({word: {"a": {"b": "hunter2"}}}) == {word: "[redacted]"}
+
+
+def test_four_letters_of_all_stand_for_some_of_ascii() -> None:
+    others = "".join(map(chr, [*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1)]))
+    found = {each for letter in ascii_lowercase for each in re.findall(letter, others, re.I)}
+    assert {each.encode() for each in found} == set(artifact_parts._LETTERS_FOR_ASCII)
+
+
+def test_a_request_in_any_other_language_is_known_to_be_shown_whole() -> None:
+    for text, whole in (("Prüfung, 検査", True), ("\u017f", False), ("\u0131", False)):
+        assert is_shown_whole({"note": text}, canonical_json({"note": text})) is whole
 
 
 @pytest.mark.parametrize("key", ["pass", "passw", "api", "api key", "apis_keys", "key", "secre"])
@@ -194,7 +209,19 @@ def by_the_words(request: dict[str, Any]) -> tuple[Any, Any]:
 
 
 KEYS = st.sampled_from(
-    ["a", "b", "safety", "feasibility", "token", "API-KEY", "passwd", "kapi", '"', "é"]
+    [
+        "a",
+        "b",
+        "safety",
+        "feasibility",
+        "token",
+        "API-KEY",
+        "passwd",
+        "kapi",
+        '"',
+        "é",
+        "to\u212aen",
+    ]
 )
 WIDE = st.sampled_from([199, 200, 201, 260]).flatmap(
     lambda width: st.sampled_from([[0] * width, wide_dict(width)])

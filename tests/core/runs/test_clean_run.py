@@ -86,6 +86,8 @@ ASKED = json_objects() | st.sampled_from(
         {"safety": 1},
         {"a": [{"feasibility": {}}]},
         {"\u017fecret": "folds to a letter of ASCII"},
+        {"ap\u0131_key": "without its dot"},
+        {"prüfer": "Jörg"},
         {"wide": [0] * ITEM_LIMIT},
         {"wide": [0] * (ITEM_LIMIT + 1)},
         {f"k{n}": n for n in range(81)},
