@@ -372,16 +372,16 @@ async def test_a_bucket_that_is_away_puts_an_audit_off_which_then_goes_on(
     audits: Audits, store: AuditedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The report is there and the findings are not: they follow from the journal of this host."""
-    upload, left = journal._upload, [1]
+    upload, left = journal.upload_journal, [1]
 
-    def fail_once(*given: Any) -> None:
+    def fail_once(*given: Any) -> bool:
         if left:
             left.pop()
             message = "the bucket does not answer"
             raise StoreAwayError(message)
-        upload(*given)
+        return upload(*given)
 
-    monkeypatch.setattr(journal, "_upload", fail_once)
+    monkeypatch.setattr(journal, "upload_journal", fail_once)
     await audits.handle(audit_id="put_off")
     assert not left
     assert len(audits.told.of("reports")) == 1
