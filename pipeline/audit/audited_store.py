@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Select, bindparam, func, literal_column, or_, select
 
 from pipeline.audit import queries
-from pipeline.audit.rules.parts import Extent
+from pipeline.audit.rules.parts import END_US, FIRST_US, Extent
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Inspection, NotAFileError
 from pipeline.disk.contents import disk_contents
@@ -67,7 +67,7 @@ class AuditedIndex(Protocol):
 
         Of an extent that is not everything: of runs made on its dates, and of those that the plan
         wants; with what has no date, also of advisories without a run. Of a part, also which
-        requests are quarantined in its folders.
+        requests are quarantined in its folders. Whether the index has any row, it notes too.
         """
 
     def end(self) -> None:
@@ -179,10 +179,11 @@ class IndexInFile:
         try:
             for span in extent.spans(next_us):
                 plan.execute(queries.WANT_MADE, span)
-            if extent.takes_rest and not extent.is_everything:
-                plan.execute(queries.WANT_REST)
+            for statement in queries.WANT_REST if extent.part and extent.takes_rest else ():
+                plan.execute(statement)
             if extent.part is not None:
                 plan.execute(queries.COPY_REQUESTS)
+            plan.execute(queries.NOTE_ROWS)
             for statement in queries.COPY_ROWS if extent.is_everything else queries.COPY_WANTED:
                 plan.execute(statement)
             plan.execute("COMMIT")
@@ -264,8 +265,14 @@ _COPIED_WANTED: Final = tuple(
     (insert, rows.where(rows.selected_columns.run_id.in_(select(each_of("run_ids")))))
     for insert, rows in _COPIED
 )
+_HAS_ROWS: Final[Select[Any]] = select(literal_column("1")).where(
+    or_(select(runs.c.run_id).exists(), select(advisories.c.run_id).exists())
+)
 _NEXT_MADE: Final = select(func.min(runs.c.created_at_us)).where(
-    runs.c.created_at_us >= bindparam("least")
+    runs.c.created_at_us >= bindparam("least"), runs.c.created_at_us < END_US
+)
+_OF_NO_DATE: Final = select(runs.c.run_id).where(
+    or_(runs.c.created_at_us < FIRST_US, runs.c.created_at_us >= END_US)
 )
 _MADE: Final = select(runs.c.run_id).where(
     runs.c.created_at_us >= bindparam("start"), runs.c.created_at_us < bindparam("end")
@@ -302,6 +309,7 @@ class IndexInDatabase:
     def copy(self, plan: ScratchDatabase, extent: Extent) -> None:
         """Copy the rows, some thousands at a time."""
         plan.execute("BEGIN")
+        self._add(plan, queries.ADD_ROWS.format("known", "?"), _HAS_ROWS)
         if extent.is_everything:
             for insert, rows in _COPIED:
                 self._add(plan, insert, rows)
@@ -310,6 +318,7 @@ class IndexInDatabase:
                 self._add(plan, queries.WANT, _MADE, start=start, end=end)
             if extent.takes_rest:
                 self._add(plan, queries.WANT, _OF_NO_RUN)
+                self._add(plan, queries.WANT, _OF_NO_DATE)
             if extent.part is not None:
                 self._add(plan, queries.ADD_REQUEST, _REQUESTS_KEPT)
             wanted = plan.execute(queries.WANTED)

@@ -193,8 +193,9 @@ class AuditPlan:
         scope = self._extent.scope
         self._db.execute("BEGIN")
         extent = self._extent
-        self._db.execute(queries.ASK_FOR_ALL, (extent.is_everything, extent.takes_rest))
-        self._db.executemany(queries.ASK_FOR_DATE, [(date,) for date in scope.dates or ()])
+        self._db.execute(queries.ASK_FOR_ALL, (extent.is_everything, extent.part is not None))
+        dates = [queries.NO_DATE] if extent.takes_rest else scope.dates or ()
+        self._db.executemany(queries.ASK_FOR_DATE, [(date,) for date in dates])
         self._db.executemany(queries.ASK_FOR_RUN, [(run_id,) for run_id in scope.run_ids or ()])
         # Rows stand for the leaves of logs that are not as they were written, or of all logs.
         for log in sorted(self._distrusted) if has_logs else (None,):

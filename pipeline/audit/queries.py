@@ -10,6 +10,7 @@ which the connection brings, parses them; its function `is_gone` looks whether a
 
 from typing import Final
 
+from pipeline.audit.rules.parts import END_US, FIRST_US
 from pipeline.storage.index.tables import (
     advisories,
     attachments,
@@ -50,7 +51,8 @@ CREATE TABLE expected (date TEXT, name TEXT, kind TEXT, sha256 TEXT, size_bytes 
 CREATE TABLE archived (date TEXT, log INTEGER, next_offset INTEGER, PRIMARY KEY (date, log))
     WITHOUT ROWID;
 CREATE TABLE blobs (path TEXT PRIMARY KEY, named_by TEXT) WITHOUT ROWID;
-CREATE TABLE scope (is_whole INTEGER, takes_rest INTEGER);
+CREATE TABLE known (has_rows INTEGER);
+CREATE TABLE scope (is_whole INTEGER, is_part INTEGER);
 CREATE TABLE dates_asked (date TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE runs_asked (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE wanted (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -74,11 +76,19 @@ _COPY_ROWS: Final = (
 COPY_ROWS: Final = [each.format("", "") for each in _COPY_ROWS]
 # From the runs that are wanted to their rows: SQLite keeps the order of a CROSS JOIN.
 COPY_WANTED: Final = [each.format("wanted CROSS JOIN ", "USING (run_id)") for each in _COPY_ROWS]
-NEXT_MADE: Final = "SELECT min(created_at_us) FROM store.runs WHERE created_at_us >= ?"
+# Anything may be in a cell of an index: what is no time of the years 1 to 9999 has no date.
+_HAS_DATE: Final = f"""(typeof({{0}}.created_at_us) = 'integer'
+    AND {{0}}.created_at_us >= {FIRST_US} AND {{0}}.created_at_us < {END_US})"""
+NEXT_MADE: Final = f"""SELECT min(created_at_us) FROM store.runs
+    WHERE created_at_us >= ? AND {_HAS_DATE.format("runs")}"""
 WANT_MADE: Final = """INSERT OR IGNORE INTO wanted
     SELECT run_id FROM store.runs WHERE created_at_us >= ? AND created_at_us < ?"""
-WANT_REST: Final = """INSERT OR IGNORE INTO wanted
-    SELECT run_id FROM store.advisories WHERE run_id NOT IN (SELECT run_id FROM store.runs)"""
+WANT_REST: Final = (
+    """INSERT OR IGNORE INTO wanted
+    SELECT run_id FROM store.advisories WHERE run_id NOT IN (SELECT run_id FROM store.runs)""",
+    f"""INSERT OR IGNORE INTO wanted
+    SELECT run_id FROM store.runs WHERE NOT {_HAS_DATE.format("runs")}""",
+)
 # Quarantined requests of all dates, in the folders of a part. One of a run that is OK is looked up.
 ADD_REQUEST: Final = f"""INSERT OR IGNORE INTO requests
     SELECT {BLOB_PATH.format("quarantine", "?1")} WHERE is_listed(?1)"""
@@ -88,7 +98,10 @@ COPY_REQUESTS: Final = f"""INSERT OR IGNORE INTO requests
 WANT: Final = "INSERT OR IGNORE INTO wanted VALUES (?)"
 WANTED: Final = "SELECT run_id FROM wanted"
 ADD_ROWS: Final = "INSERT INTO {0} VALUES ({1})"
-HAS_ROWS: Final = "SELECT EXISTS (SELECT 1 FROM run_rows) OR EXISTS (SELECT 1 FROM advisory_rows)"
+# Of the whole index, whatever rows of it are copied.
+NOTE_ROWS: Final = """INSERT INTO known SELECT 1
+    WHERE EXISTS (SELECT 1 FROM store.runs) OR EXISTS (SELECT 1 FROM store.advisories)"""
+HAS_ROWS: Final = "SELECT has_rows FROM known LIMIT 1"
 HAS_RUN_ROWS: Final = "SELECT 1 FROM run_rows LIMIT 1"
 
 ADD_LOG: Final = "INSERT INTO logs VALUES (?, ?, ?, ?, ?)"
@@ -140,9 +153,13 @@ LEAVES_OF_ROWS: Final = (
 
 ASK_FOR_ALL: Final = "INSERT INTO scope VALUES (?, ?)"
 ASK_FOR_DATE: Final = "INSERT OR IGNORE INTO dates_asked VALUES (?)"
-_MADE_ON: Final = "date(kept.created_at_us / 1000000, 'unixepoch')"
+NO_DATE: Final = ""
+"""Among the dates of the part that looks at what has none."""
+# SQLite cuts what it divides towards 0, and a day before 1970 ends below it.
+_MADE_ON: Final = f"""CASE WHEN {_HAS_DATE} THEN date(
+    ({{0}}.created_at_us - ({{0}}.created_at_us < 0) * 999999) / 1000000, 'unixepoch') END"""
 ASK_FOR_DATES: Final = f"""INSERT OR IGNORE INTO dates_asked SELECT date FROM
-    (SELECT date FROM run_leaves UNION SELECT {_MADE_ON} FROM run_rows AS kept)
+    (SELECT date FROM run_leaves UNION SELECT {_MADE_ON.format("kept")} FROM run_rows AS kept)
     WHERE date IS NOT NULL AND is_dated(date)"""
 ASK_FOR_RUN: Final = "INSERT OR IGNORE INTO runs_asked VALUES (?)"
 IS_RUN_ASKED: Final = "SELECT 1 FROM runs_asked WHERE run_id = ?"
@@ -221,8 +238,10 @@ HAS_ROW_OF_PATH: Final = "SELECT 1 FROM run_rows WHERE artifact_path = ?"
 _LINK: Final = f"coalesce('runs/' || runs.date || '/', 'of no run: ') || {LINK_FILE}"
 _LEAF: Final = "logs.topic || '/' || logs.partition || ' at offset ' || leaf.offset"
 _SOURCE: Final = "{0}.epoch || '/' || {0}.topic || '/' || {0}.partition || '/' || {1}.offset"
-_OF_NO_RUN: Final = "((SELECT takes_rest FROM scope) AND runs.date IS NULL OR {0})"
-_ASKED_ADVISORY: Final = _OF_NO_RUN.format(_ASKED.format("runs.date", "leaf"))
+# Of a part: where no leaf gives the date of the run, its row does, if it has one.
+_DATE_OF_RUN: Final = f"""coalesce(runs.date, (SELECT {_MADE_ON.format("made")}
+    FROM run_rows AS made, scope WHERE is_part AND made.run_id = {{0}}.run_id), '{NO_DATE}')"""
+_ASKED_ADVISORY: Final = _ASKED.format(_DATE_OF_RUN.format("leaf"), "leaf")
 
 # As they are read; leaves that were read again, of some runs, are behind the others.
 _AS_LOGGED: Final = "leaf.number IS NULL, leaf.log, leaf.number, leaf.rowid"
@@ -278,15 +297,16 @@ COMPARE_ROWS: Final = (
     AND {_ASKED_ADVISORY}""",
 )
 """Rows that are missing, or differ from their leaf."""
+_MADE_OR_NONE: Final = f"coalesce({_MADE_ON.format('kept')}, '{NO_DATE}')"
 ROWS_WITHOUT_LEAF: Final = (
     f"""SELECT kept.artifact_path, 'no row: no leaf tells of this run',
     'a row of the run ' || kept.run_id
     FROM run_rows AS kept LEFT JOIN runs USING (run_id)
-    WHERE runs.run_id IS NULL AND {_ASKED.format(_MADE_ON, "kept")}""",
+    WHERE runs.run_id IS NULL AND {_ASKED.format(_MADE_OR_NONE, "kept")}""",
     f"""SELECT {_LINK.format("kept")}, 'no row: no leaf tells of this advisory', 'a row of it'
     FROM advisory_rows AS kept LEFT JOIN advisories AS leaf USING (run_id, advisory_id)
     LEFT JOIN runs USING (run_id)
-    WHERE leaf.run_id IS NULL AND {_OF_NO_RUN.format(_ASKED.format("runs.date", "kept"))}""",
+    WHERE leaf.run_id IS NULL AND {_ASKED.format(_DATE_OF_RUN.format("kept"), "kept")}""",
 )
 """Where the file of such a row is there, it is reported as a file that no leaf explains."""
 

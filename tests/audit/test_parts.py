@@ -1,6 +1,7 @@
 """An audit of dates keeps these alone, and parts say together what an audit of the whole says."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 from pipeline.audit import queries
 from pipeline.audit.audited_store import IndexInFile
 from pipeline.audit.plan import AuditPlan
-from pipeline.audit.rules.parts import AuditPart, JoinedFindings, sum_of
+from pipeline.audit.rules.parts import END_US, FIRST_US, AuditPart, JoinedFindings, sum_of
 from pipeline.core.json.canonical import canonical_json
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AuditReport
@@ -20,6 +21,7 @@ from schemas.audit_request import AuditRequest
 from tests.audit import test_store_audit as damages
 from tests.audit.audited import (
     LARGE_GCODE,
+    LOG,
     Audited,
     add_advisories,
     add_file,
@@ -91,7 +93,61 @@ def copied_elsewhere(store: Path) -> None:
     add_file(store / "runs/2025-99-99/run_0.json")
 
 
+DAY_US = 86_400_000_000
+TIMES = (
+    "x",
+    b"x",
+    2**63 - 1,
+    -(2**63),
+    1e300,
+    1.5,
+    -1.5,
+    10**18,
+    -500_000,
+    -1,
+    0,
+    FIRST_US,
+    END_US,
+)
+
+
+def forged(store: Path, run_id: str, created_at_us: object) -> None:
+    """Add a row of a run that no leaf and no file is of, made at a time, or at none."""
+    row = "temp.forged"
+    with closing(sqlite3.connect(store / INDEX_FILE)) as index, index:
+        index.execute("CREATE TEMP TABLE forged AS SELECT * FROM runs WHERE run_id = 'run_0'")
+        index.execute(f"UPDATE {row} SET run_id = ?, created_at_us = ?", (run_id, created_at_us))
+        index.execute(f"UPDATE {row} SET artifact_path = replace(artifact_path, 'run_0', run_id)")
+        index.execute(f"INSERT INTO runs SELECT * FROM {row}")
+
+
+def times_forged(store: Path) -> None:
+    """Rows of any time; of a run that has a leaf too, with its file and without."""
+    for number, created_at_us in enumerate(TIMES):
+        forged(store, f"forged_{number}", created_at_us)
+    change_index(store, "UPDATE runs SET created_at_us = 'x' WHERE run_id IN ('run_0', 'run_3')")
+    (store / "runs/2025-12-18/run_3.json").unlink()
+    add_advisories(store, [advisory_record(advisory(9, "forged_0"), 20)])
+
+
+def advisories_of_rows(store: Path) -> None:
+    """Advisories whose runs have rows and no leaf, on each date; rows of such, without a leaf."""
+    for number in range(3):
+        forged(store, f"forged_{number}", (20_440 + number) * DAY_US)
+        add_advisories(store, [advisory_record(advisory(9, f"forged_{number}"), 20 + number)])
+    change_index(store, "DELETE FROM advisories WHERE run_id = 'forged_0'")
+    change_index(store, "UPDATE advisories SET advisory_id = 'x' WHERE run_id = 'forged_1'")
+    change_index(store, "UPDATE advisories SET link_sha256 = 'x' WHERE run_id = 'forged_2'")
+
+
+def log_of_runs_gone(store: Path) -> None:
+    shutil.rmtree(store / LOG)
+
+
 MORE = {
+    "times": [times_forged],
+    "advisories of rows": [advisories_of_rows],
+    "log of runs gone": [log_of_runs_gone],
     "of no run": [of_no_run],
     "leaves alone": [gone_with_rows_and_files],
     "leaves alone, no index": [gone_with_rows_and_files, damages.index_gone],

@@ -995,14 +995,15 @@ def test_a_store_that_workers_have_opened_and_nobody_has_used_has_no_finding(
     assert found.results["integrity"] == "ok"
 
 
+@pytest.mark.parametrize("scope", [{"all": True}, {"dates": ["2026-01-01"]}, {"run_ids": ["x"]}])
 @pytest.mark.parametrize("topic", ["runs", "advisories"])
 def test_a_store_whose_index_has_rows_and_that_has_no_log_is_reported(
-    store: Path, topic: str
+    store: Path, topic: str, scope: dict[str, Any]
 ) -> None:
     logs_gone(store)
     shutil.rmtree(store / "runs")
     change_index(store, f"DELETE FROM {({'runs', 'advisories'} - {topic}).pop()}")
-    assert "LOG_MISSING" in audit(store).codes
+    assert "LOG_MISSING" in audit(store, scope=scope).codes
 
 
 def test_no_room_for_the_plan_is_one_sentence(

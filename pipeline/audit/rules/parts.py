@@ -32,7 +32,10 @@ MOST_PARTS: Final = 100
 _PART: Final = re.compile(r"(.+)\.part-([1-9][0-9]{0,2})-of-([1-9][0-9]{0,2})")
 _DAY_US: Final = 86_400_000_000
 _DAY_OF_1970: Final = date(1970, 1, 1).toordinal()
-_EARLIEST_US: Final = -(2**63)
+FIRST_US: Final = (1 - _DAY_OF_1970) * _DAY_US
+"""Where the year 1 begins, in microseconds since 1970: the first time that has a date."""
+END_US: Final = (date.max.toordinal() + 1 - _DAY_OF_1970) * _DAY_US
+"""Where the year 9999 ends; a row that was forged may have any time, or no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +130,12 @@ class Extent:
         """Yield of each date its first microsecond since 1970, and that of the day after.
 
         Args:
-            next_us: Returns the first time, not before another, at which a run was made, if any.
+            next_us: Returns the first time, not before another, at which a run was made, if any;
+                only of times that have a date.
         """
         for day in map(_day_of, self.scope.dates or ()):
             yield day * _DAY_US, (day + 1) * _DAY_US
-        found = None if self.part is None else next_us(_EARLIEST_US)
+        found = None if self.part is None else next_us(FIRST_US)
         while self.part is not None and found is not None:
             day = found // _DAY_US
             if self.part.has(day):
