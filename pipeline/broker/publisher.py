@@ -179,14 +179,15 @@ class RequestPublisher(Generic[Event]):
                 worker. An older one is not found.
 
         Raises:
-            InputError: It is of another topic.
+            InputError: It is of another topic, or the publisher is not started.
             ReceiptTimeoutError: It was not judged in time, or its event is older.
             BrokerError: Events cannot be read.
         """
         if record.topic != self._requests:
             message = f"Expected a record of {self._requests}, found {RecordId.of(record)}."
             raise InputError(message)
-        assert self._event_partitions, "start it first"
+        if not self._event_partitions:
+            raise InputError("The publisher is not started: use it in `async with`, or start it.")
         loop = asyncio.get_running_loop()
         report: DeliveryReport = loop.create_future()
         report.set_result(record)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.broker import event_reader as event_matching
 from pipeline.broker.event_reader import EventFuture, EventMatcher, peek_event
-from pipeline.broker.publisher import RunPublisher
+from pipeline.broker.publisher import Published, RunPublisher
 from pipeline.broker.sending.requests import encode_request
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, InputError
@@ -286,3 +286,8 @@ def test_hiding_packages_hides_them(only_base_packages: str) -> None:
     program = f"{only_base_packages}\nimport pipeline.app.persist"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert b"ModuleNotFoundError" in found.stderr
+
+
+async def test_an_event_is_asked_for_once_the_publisher_is_started() -> None:
+    with pytest.raises(InputError, match="not started"):
+        await RunPublisher().event_of(Published(TOPIC, 0, 0, None))
