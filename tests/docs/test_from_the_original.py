@@ -19,7 +19,7 @@ SECTIONS = {
     "Classes and types": [
         *("RunArtifact", "RunDecision", "Hashes", "RunOutputs", "RunAttachment"),
         *("AdvisoryInputRef", "RunStatus", "ExplanationStatus", "RiskLevel", "RunStoreV2"),
-        "MigrationReport",
+        *("MigrationReport", "RunAdvisoryLinkV1", "RunLineage"),
     ],
     # All that `runs_v2` and `runs` export, the methods of the store, and what its document quotes.
     "Functions and methods": [
@@ -33,9 +33,13 @@ SECTIONS = {
         *("convert_v2_to_v1_dict", "validate_v2_artifact", "backup_v1_store", "load_v1_store"),
         *("migrate_v1_to_v2", "verify_migration", "rollback_migration", "migration_status"),
         *("router", "patch_run_meta", "get_store_path", "compute_request_hash"),
-        *("compute_canonical_hash", "store_attachment", "list_attachments"),
+        *("compute_canonical_hash", "store_attachment", "list_attachments", "store_artifact"),
+        *("persist_run_artifact", "update_run", "resolve_attachment_path"),
     ],
-    "Fields": ["explanation_summary", "explanation_status", "advisory_inputs", "request_summary"],
+    "Fields": [
+        *("explanation_summary", "explanation_status", "advisory_inputs", "request_summary"),
+        *("source_advisory_id", "rejected", "rating", "promoted"),
+    ],
     "Variables": [
         *("RMOS_RUNS_V2_ENABLED", "RMOS_RUN_STORE_PATH"),
         *(PREFIX + name for name in ORIGINAL_SETTINGS),
@@ -61,6 +65,7 @@ SECTIONS = {
         *("POST /runs/{id}/attach-advisory", "GET /runs/{id}/advisories"),
         *("GET /runs/{id}/attachments", "GET /runs/{id}/attachments/{sha256}"),
         *("GET /runs/{id}/attachments/verify", "PATCH /runs/{id}/meta", "offset", "total"),
+        *("/api/runs/...", "kind", "batch_label", "session_id", "parent_batch_plan_artifact_id"),
     ],
 }
 
