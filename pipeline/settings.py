@@ -325,8 +325,10 @@ def _refuse_mixed(settings: Settings) -> None:
         missing, given = urls if settings.is_shared else urls[::-1]
         raise InputError(f"{given} is set and {missing} is not: set both, or none of them.")
     if settings.is_shared and "data_dir" in settings.model_fields_set:
+        is_option = "data_dir" in _given
+        name, undo = ("--data-dir", "leave out") if is_option else ("RMOS_DATA_DIR", "unset")
         raise InputError(
-            "RMOS_DATA_DIR and RMOS_STORE_URL name two stores: unset RMOS_DATA_DIR, or both "
+            f"{name} and RMOS_STORE_URL name two stores: {undo} {name}, or unset both "
             "RMOS_STORE_URL and RMOS_INDEX_URL."
         )
     if not settings.runs_v2_enabled:

@@ -262,7 +262,7 @@ def is_local(settings: Settings) -> bool:
     return settings.security_protocol == "PLAINTEXT" and settings.bootstrap_servers in names
 
 
-def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+def read_secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
     """Return a secret that a setting has, or the file that another setting names.
 
     Raises:
@@ -281,7 +281,9 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
 
 
 def _sasl_options(settings: Settings) -> dict[str, Any]:
-    password = _secret("RMOS_SASL_PASSWORD", settings.sasl_password, settings.sasl_password_file)
+    password = read_secret(
+        "RMOS_SASL_PASSWORD", settings.sasl_password, settings.sasl_password_file
+    )
     if settings.sasl_username is None or password is None:
         raise InputError(
             f"RMOS_SECURITY_PROTOCOL={settings.security_protocol} needs RMOS_SASL_USERNAME "
@@ -296,7 +298,7 @@ def _sasl_options(settings: Settings) -> dict[str, Any]:
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
     # Without a password OpenSSL would ask for one at the terminal.
-    password = _secret(
+    password = read_secret(
         "RMOS_SSL_KEYFILE_PASSWORD",
         settings.ssl_keyfile_password,
         settings.ssl_keyfile_password_file,

@@ -26,6 +26,7 @@ _READ = {
     "store status": _STORE,
     "runs": _STORE,
     "attachments": _STORE,
+    "archive": _STORE,
     "audit report": _STORE,
     "index check": _STORE,
     "migrate status": _STORE,

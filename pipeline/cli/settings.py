@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import print_json, print_table
+from pipeline.errors import InputError
 from pipeline.settings import PREFIX, Settings, options_given, read_settings, variables_of
 
 _COLUMNS = ("setting", "value", "source", "meaning")
 _UNSET = "-"
+_HIDDEN = "**********"
+"""As pydantic writes a secret."""
 
 
 def settings(as_json: AsJson = False) -> None:
@@ -32,10 +36,23 @@ def _documents(settings: Settings) -> Iterator[dict[str, Any]]:
     for name, field in Settings.model_fields.items():
         yield {
             "setting": PREFIX + name.upper(),
-            "value": values[name],
+            "value": _value(name, values),
             "source": _source(name, values),
             "meaning": field.description,
         }
+
+
+def _value(name: str, values: dict[str, Any]) -> Any:  # noqa: ANN401
+    file = values.get(f"{name}_file")
+    if values[name] is not None or file is None:
+        return values[name]
+    from pipeline.broker.connection import read_secret
+
+    try:
+        read_secret(PREFIX + name.upper(), None, Path(file))
+    except InputError:
+        return "cannot be read"
+    return _HIDDEN
 
 
 def _source(name: str, values: dict[str, Any]) -> str:

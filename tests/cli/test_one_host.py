@@ -57,6 +57,8 @@ def test_two_stores_are_refused(shared: CommandLine) -> None:
     done = shared("runs", "list")
     assert done.status == 2
     assert done.sentence.startswith("RMOS_DATA_DIR and RMOS_STORE_URL name two stores:")
+    done = shared("runs", "list", "--data-dir", "elsewhere")
+    assert done.sentence.startswith("--data-dir and RMOS_STORE_URL name two stores: leave out --d")
 
 
 def test_v1_mode_is_refused(shared: CommandLine) -> None:

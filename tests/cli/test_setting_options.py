@@ -41,7 +41,7 @@ def test_each_command_that_reads_settings_has_them_as_options() -> None:
     }
     of_a_broker = {"worker persist", "topics check", "replay verify", "publish run", "ledger init"}
     assert {words: found[words] for words in of_a_broker} == dict.fromkeys(of_a_broker, ALL)
-    assert found["runs list"] == found["store status"] == {"--data-dir"}
+    assert found["runs list"] == found["store status"] == found["archive create"] == {"--data-dir"}
 
 
 def test_the_folder_of_an_option_wins_over_the_variable(
@@ -106,5 +106,8 @@ def test_no_secret_is_shown(rmos: CommandLine, tmp_path: Path) -> None:
         each["setting"]: each for each in json.loads(rmos("settings", "--json").text)["settings"]
     }
     assert shown["RMOS_SASL_PASSWORD"]["source"] == "file"
+    assert shown["RMOS_SASL_PASSWORD"]["value"].strip("*") == ""
+    file.unlink()
+    assert "RMOS_SASL_PASSWORD\tcannot be read\tfile\t" in rmos("settings").text
     assert shown["RMOS_SSL_KEYFILE_PASSWORD"]["value"].strip("*") == ""
     assert shown["RMOS_SSL_KEYFILE_PASSWORD"]["value"]
