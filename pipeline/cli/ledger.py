@@ -296,9 +296,14 @@ def _leaves(
     """Yield the leaf of a run under None, then those of its advisories under their ids."""
     from pipeline.evidence.gather import find_run
 
-    found = find_run(reader, logs, run_id)
-    yield None, find_run_leaf(logs, found.run)
-    for link in found.links:
+    try:
+        found = find_run(reader, logs, run_id)
+        run, links = found.run, found.links
+    except ArchivedError:
+        # Leaf and proof are in the ledger, wherever the file is.
+        run, links = reader.rows_of(run_id)
+    yield None, find_run_leaf(logs, run)
+    for link in links:
         yield link.advisory_id, find_advisory_leaf(logs, link)
 
 

@@ -55,7 +55,9 @@ def test_create_names_the_removal_and_says_all_in_json(shop: CommandLine) -> Non
 def test_every_command_knows_an_archived_run(shop: CommandLine) -> None:
     Path("part.nc").write_text(PROGRAM)
     assert shop("runs", "of-file", "part.nc").status == 0
+    proof = shop("ledger", "prove", "saw_1", "--json").document
     archived(shop)
+    assert shop("ledger", "prove", "saw_1", "--json").document == proof
     of_file = shop("runs", "of-file", "part.nc")
     assert (of_file.status, "is archived, so its artifact" in of_file.text) == (4, True)
     for command in (("runs", "show"), ("runs", "download"), ("runs", "verify"), ("evidence",)):

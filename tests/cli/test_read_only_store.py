@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.audit.journal import write_report
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import open_store_to_write
 from tests.api.conftest import api_over
+from tests.audit.audited import audit
 from tests.builders import run_request
 from tests.cli.command_line import CommandLine
+from tests.cli.test_archive import PROGRAM
+from tests.cli.test_ledger_proofs import key_file
 from tests.disk.mounts import mounted, run_program, why_not
+from tests.evidence.proven_stores import REQUESTS, proven_store, upload
 from tests.storage.stores import files, judged_record
 
 NO_MOUNT = why_not()
@@ -22,6 +28,11 @@ READING = (
     *("runs advisories saw_1", "runs attachments saw_1", "runs verify saw_1"),
     *("runs list --tool-id-prefix saw: --json", "runs export --to {elsewhere}"),
     *("store status", "store status --json", "index check"),
+)
+PROVING = (
+    *("ledger checkpoint", "ledger verify --trusted {0}/held", "ledger prove saw_1"),
+    *("ledger checksums", "evidence saw_1 -o {0}/saw_1.zip", "archive verify {0}/old.tar"),
+    *("runs of-file {0}/program", "runs draw saw_own", "audit report audit_1"),
 )
 
 
@@ -48,6 +59,27 @@ def test_what_only_reads_works_and_leaves_everything(
     assert files(rmos_with_runs.data_dir) == before
     assert len(rmos_with_runs("runs", "list").text.splitlines()) == 6
     assert mount.is_dir()
+
+
+def test_what_proves_works_there_too(rmos: CommandLine, tmp_path: Path) -> None:
+    own = run_request(run_id="saw_own", outputs={"gcode_text": PROGRAM})
+    root = proven_store(rmos.data_dir, requests=[*REQUESTS, (0, own)])
+    upload(root)
+    rmos.set("RMOS_LEDGER_KEY_FILE", str(key_file(tmp_path / "key.pem")))
+    write_report(DurableFiles(root), audit(root).report)
+    (tmp_path / "program").write_text(PROGRAM)
+    (tmp_path / "held").write_text(rmos("ledger", "checkpoint").text)
+    made = rmos("archive", "create", "2025-12-18", "--to", str(tmp_path / "old.tar"))
+    assert made.status == 0, made.err
+    before = files(root)
+    with mounted(tmp_path / "mount", "--bind", str(root)) as mount:
+        run_program("mount", "-o", "remount,ro,bind", str(mount))
+        rmos.set("RMOS_DATA_DIR", str(mount))
+        for line in PROVING:
+            done = rmos(*line.format(tmp_path).split())
+            # The audit found records that came before their time.
+            assert done.status == (5 if line.startswith("audit") else 0), (line, done.err)
+    assert files(root) == before
 
 
 def test_what_writes_says_that_the_volume_is_read_only(
