@@ -2,6 +2,9 @@
 
 import pytest
 
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.toolpath import read_toolpath
+from pipeline.page.compare import likeness, moves_of
 from tests.builders import ABSENT, GCODE, attachment, red_request, run_request
 from tests.page.conftest import Element, Site
 
@@ -137,13 +140,27 @@ NOT_ALL = "Not all is drawn"
         ("M30\n", "", NOT_ALL),
     ],
 )
-async def test_two_programs_cut_alike_only_if_all_that_they_say_is_alike(
-    old: str, new: str, words: str, site: Site
+def test_two_programs_cut_alike_only_if_all_that_they_say_is_alike(
+    old: str, new: str, words: str
 ) -> None:
     assert GCODE.count(old) == 1
+    a, b = (
+        moves_of(canonical_json(read_toolpath(program).document()))
+        for program in (GCODE, GCODE.replace(old, new))
+    )
+    assert {"same": ALL, "conditions": CONDITIONS, "drawn": NOT_ALL}[likeness(a, b) or ""] == words
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [("(another)\nM5\n", ALL), ("M9\nM5\n", CONDITIONS), ("G53 G1 Z-100\nM5\n", NOT_ALL)],
+)
+async def test_the_page_says_how_much_of_two_programs_is_alike(
+    changed: str, words: str, site: Site
+) -> None:
     site.api.add_runs(
         run_request(run_id="run_a"),
-        run_request(run_id="run_b", outputs={"gcode_text": GCODE.replace(old, new)}),
+        run_request(run_id="run_b", outputs={"gcode_text": GCODE.replace("M5\n", changed)}),
     )
     said = (await site.page("/compare?a=run_a&b=run_b")).one("main").words
     assert [each for each in (ALL, CONDITIONS, NOT_ALL) if each in said] == [words]
