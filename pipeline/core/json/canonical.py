@@ -23,6 +23,9 @@ FAST_OPTIONS = (
 # orjson writes numbers below 1e-4 in another form than repr. Only a number can stand alone or
 # follow one of these separators like this; in a text the match costs time and changes nothing.
 _SMALL_NUMBER = re.compile(rb"(?:^|[:\[,])-?(?:0\.0000[0-9]|[0-9](?:\.[0-9]+)?e-)")
+# What every match has in it: a search that begins with a letter is thirty times as fast.
+_EXPONENT = re.compile(rb"e-[0-9]")
+_ZEROS = re.compile(rb"0\.0000[0-9]")
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401
@@ -60,7 +63,10 @@ def canonical_json_of_integers(value: Any) -> bytes:  # noqa: ANN401
 
 def has_small_number(fast: bytes) -> bool:
     """Return whether a number in what orjson wrote may be one that repr writes differently."""
-    return (b"e-" in fast or b"0.0000" in fast) and _SMALL_NUMBER.search(fast) is not None
+    return (
+        (b"e-" in fast and _EXPONENT.search(fast) is not None)
+        or (b"0.0000" in fast and _ZEROS.search(fast) is not None)
+    ) and _SMALL_NUMBER.search(fast) is not None
 
 
 def canonical_json_by_rule(value: Any) -> bytes:  # noqa: ANN401
