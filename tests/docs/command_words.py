@@ -1,10 +1,18 @@
 """Commands as documents write them, checked against the Typer app without running them."""
 
 import shlex
+from functools import cache
+from typing import Any
 
 import typer
 
 from pipeline.cli.commands import app
+
+
+@cache
+def _commands() -> dict[str, Any]:
+    """Return what stands behind `rmos`; each look at the group itself makes a command anew."""
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 def fault_of(line: str) -> str | None:
@@ -12,9 +20,10 @@ def fault_of(line: str) -> str | None:
 
     Placeholders stand for values: an option's value is not looked at, only that there is one.
     """
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    choices: dict[str, Any] | None = _commands()
     words = shlex.split(line, comments=True)[1:]
-    while (choices := getattr(command, "commands", None)) is not None:
+    while choices is not None:
         if not words:
             return None
         if words[0].startswith("--"):
@@ -25,11 +34,12 @@ def fault_of(line: str) -> str | None:
         command = choices[words.pop(0)]
         if command.hidden:
             return "a former name"
+        choices = getattr(command, "commands", None)
     return _option_fault(command, words)
 
 
-def _option_fault(command: object, words: list[str]) -> str | None:
-    parameters = command.params  # type: ignore[attr-defined]
+def _option_fault(command: Any, words: list[str]) -> str | None:
+    parameters = command.params
     options = {
         name: each
         for each in parameters
