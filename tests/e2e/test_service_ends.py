@@ -131,7 +131,8 @@ async def test_a_metrics_port_that_another_service_has_is_named_before_anything_
     settings = read_settings(bootstrap_servers=f"{HOST}:1", data_dir=tmp_path / "nothing")
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        worker = workers.run([str(RMOS), *SERVICES[service]], settings, RMOS_METRICS_PORT=str(port))
+        command = [str(RMOS), *SERVICES[service]]
+        worker = workers.fork(command, settings, RMOS_METRICS_PORT=str(port))
         assert await worker.ended() == 2
     said = only_sentence(worker.text)
     assert f"Metrics cannot be served at {HOST}:{port}" in said

@@ -107,7 +107,8 @@ class Drill:
                 return
             assert _LOOKS.match(command.line), f"$ {command.line}\n{fault}"
             assert time.monotonic() < deadline, f"$ {command.line}\n{fault}"
-            await asyncio.sleep(0.1)
+            # Each look is a process, beside what is waited for.
+            await asyncio.sleep(0.3)
 
     async def _ran(self, line: str, command: Command) -> tuple[int, str]:
         plain = not _SHELL.search(re.sub(r"'[^']*'", "", line))
