@@ -1,4 +1,4 @@
-"""What audits left in a store: which there are, their findings, and what parts are together."""
+"""What audits left in a store: which there are, their findings, and what all parts found."""
 
 import json
 from collections import Counter
@@ -44,7 +44,7 @@ def audit_files(files: ReadableFiles) -> list[AuditFile]:
         StoreError: The disk failed, or a bucket does not answer.
     """
     found: dict[str, AuditFile] = {}
-    done = Counter[str]()
+    done = Counter[tuple[str, int]]()
     with files.faults():
         # Of `a.json` and `a.ndjson` the report counts; those of its parts come behind.
         for path, written_ns in sorted(files.written_ns(AUDITS_FOLDER).items()):
@@ -54,8 +54,9 @@ def audit_files(files: ReadableFiles) -> list[AuditFile]:
             if (part := AuditPart.named(audit_id)) is None:
                 found.setdefault(audit_id, AuditFile(audit_id, kind == "json", written_ns))
                 continue
-            done[part.whole] += kind == "json"
-            state = f"{done[part.whole]} of {part.count} parts are done"
+            of_count = part.whole, part.count
+            done[of_count] += kind == "json"
+            state = f"{done[of_count]} of {part.count} parts are done"
             of_parts = AuditFile(part.whole, False, written_ns, state)
             if not found.setdefault(part.whole, of_parts).is_done:
                 found[part.whole] = of_parts

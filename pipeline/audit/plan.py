@@ -7,8 +7,8 @@ file is temporary: an audit that resumes makes it again from the logs.
 The rows of the store's index are copied too, as of the moment of the logs' checkpoints: they are
 compared with the leaves, and stand in where there are none.
 
-An audit of some dates or runs keeps rows and leaves of these alone. Of a run that a row of the
-dates, or a name in their folders, is of, all leaves are kept, whatever their date.
+An audit of some dates or runs keeps rows and leaves of these alone. All leaves of a run are kept if
+its row has one of the dates, or a file in their folders has its name.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -101,20 +101,21 @@ class AuditPlan:
 
     def begin(self, index: AuditedIndex) -> str | None:
         """Begin to read the index as it is now; return why it cannot be read, if so."""
+        self.has_rows = False
         return index.begin(self._db)
 
     def copy_rows(self, index: AuditedIndex) -> str | None:
         """Copy the rows that `begin` sees; return why they cannot be read, if so."""
-        failed = index.copy(self._db, self._extent)
+        failed = index.copy(self._db, _WANTED_ALONE if self._reads_strays else self._extent)
         self.has_rows = failed is None
         self._index = index if self.has_rows else None
         return failed
 
-    def wants_strays(self) -> bool:
-        """Return whether leaves are to be read again, once all were: of runs that are strays.
+    def begin_strays(self) -> bool:
+        """Want rows and leaves of strays alone from now on; return whether there are any.
 
-        Those are runs of which a leaf is kept for its date, and neither a row nor a file said
-        that they are of that date. From now on leaves of theirs alone are kept.
+        Once all leaves were read. Strays are runs of which a leaf is kept for its date, and neither
+        a row nor a file said that they are of that date.
         """
         if not self._extent.is_everything:
             self._db.execute(queries.FIND_STRAYS)
@@ -123,8 +124,6 @@ class AuditPlan:
         for statement in queries.WANT_STRAYS:
             self._db.execute(statement)
         self._reads_strays = True
-        if self._index is not None and self._index.begin(self._db) is None:
-            self._index.copy(self._db, _WANTED_ALONE)
         return True
 
     @property
@@ -171,7 +170,7 @@ class AuditPlan:
     ) -> tuple[list[AdvisoryRow], list[AdvisoryRow]]:
         """Return `advisories`, and apart those that are kept here as no row says of which date."""
         known = {run_id for run_id, *_ in advisories if run_id is not None}
-        if self._extent.takes_rest and not self._reads_strays:
+        if known and self._extent.takes_rest and not self._reads_strays:
             known = set() if self._index is None else self._index.known_runs(list(known))
         return (
             [row for row in advisories if row[0] in known],

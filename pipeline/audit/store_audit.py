@@ -34,7 +34,7 @@ from pipeline.audit.checks.blobs import (
     check_blob_names,
 )
 from pipeline.audit.checks.files import SLICE_FILES, check_files
-from pipeline.audit.checks.index import comparisons, compute_store_root
+from pipeline.audit.checks.index import comparisons, compute_store_root, index_missing
 from pipeline.audit.checks.logs import (
     AuditedLog,
     BrokerView,
@@ -73,7 +73,6 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.storage.archives import is_seen
-from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
 
@@ -194,8 +193,7 @@ class StoreAudit:
         # While the processes start.
         failed = failed or plan.copy_rows(self.store.index)
         if failed is not None and not is_unused:
-            missing = Finding("INDEX_MISSING", INDEX_FILE, "an index that can be read", failed)
-            findings.append(missing)
+            findings.append(index_missing(failed))
         for log in self.logs:
             is_legacy = log.log.topic == f"{self.store.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)
@@ -238,8 +236,11 @@ class StoreAudit:
         return bool(self._keeps_versions) and self.request.scope.run_ids is None
 
     def _check_ledger(self, plan: AuditPlan, pool: StepPool) -> Iterator[Finding]:
+        index = self.store.index
         yield from check_logs(self.store, self.logs, plan, pool, LEDGER_PART)
-        if plan.wants_strays():
+        if plan.begin_strays():
+            if plan.has_rows and (failed := plan.begin(index) or plan.copy_rows(index)) is not None:
+                yield index_missing(failed)
             add_leaves(self.logs, plan, pool, LEDGER_PART)
         yield from check_trusted(self.store, self.logs, self.trusted)
         if self._sees_versions:

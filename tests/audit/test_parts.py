@@ -12,9 +12,13 @@ import pytest
 
 from pipeline.audit import queries
 from pipeline.audit.audited_store import IndexInFile
+from pipeline.audit.journal import report_name
+from pipeline.audit.kept import audit_files
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.parts import END_US, FIRST_US, AuditPart, JoinedFindings, sum_of
 from pipeline.core.json.canonical import canonical_json
+from pipeline.disk.sqlite.scratch import ScratchDatabase
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AuditReport
 from schemas.audit_request import AuditRequest
@@ -270,6 +274,31 @@ def test_a_part_looks_up_no_request_that_a_row_explains(
     assert len(asked) == 1, "that of the run which is OK"
 
 
+def test_rows_that_cannot_be_read_once_more_are_not_said_to_be_missing(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun = IndexInFile.begin, list[None]()
+
+    def once(index: IndexInFile, plan: ScratchDatabase) -> str | None:
+        begun.append(None)
+        return begin(index, plan) if len(begun) == 1 else "torn meanwhile"
+
+    monkeypatch.setattr(IndexInFile, "begin", once)
+    (store / "runs/2025-12-18/run_3.json").unlink()
+    change_index(store, "UPDATE runs SET created_at_us = 0 WHERE run_id = 'run_3'")
+    found = audit(store, scope={"dates": ["2025-12-18"]})
+    assert found.codes == {"FILE_MISSING", "INDEX_MISSING"}
+    assert len(begun) == 2
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_of_two_counts_are_not_counted_together(tmp_path: Path, count: int) -> None:
+    for part in (*AuditPart.all_of("a", 2), *AuditPart.all_of("a", 3)[:count]):
+        add_file(tmp_path / report_name(part.audit_id))
+    (listed,) = audit_files(StoredFiles(tmp_path))
+    assert (listed.audit_id, listed.state) == ("a", f"{count} of 3 parts are done")
+
+
 def test_rows_of_a_date_are_found_without_reading_a_table(store: Path) -> None:
     with closing(sqlite3.connect(":memory:", uri=True)) as plan:
         plan.executescript(queries.TABLES)
@@ -312,6 +341,8 @@ def test_each_date_and_each_folder_of_blobs_is_of_one_part(count: int) -> None:
         ("a.part-4-of-3", None),
         ("a.part-0-of-3", None),
         ("a.part-1-of-101", None),
+        # That of its tenth would be too long.
+        ("a" * 87 + ".part-1-of-10", None),
         ("a", None),
     ],
 )

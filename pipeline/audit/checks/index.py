@@ -19,6 +19,7 @@ from pipeline.core.runs.outcome import run_of_document
 from pipeline.disk.sqlite.scratch import SqliteError, has_no_room
 from pipeline.storage.archives import is_seen
 from pipeline.storage.checksums import root_of_lines
+from pipeline.storage.index.run_index import INDEX_FILE
 from pipeline.storage.index.tables import (
     advisories,
     advisory_row,
@@ -29,6 +30,11 @@ from pipeline.storage.index.tables import (
     withheld_payloads,
 )
 from schemas.audit_finding import AuditCode
+
+
+def index_missing(reason: str) -> Finding:
+    """Return the finding that there is no index to compare, or none that can be read."""
+    return Finding("INDEX_MISSING", INDEX_FILE, "an index that can be read", reason)
 
 
 def comparisons(part: str, *, has_rows: bool) -> Iterator[Step]:

@@ -64,7 +64,12 @@ class AuditPart:
         if found is None:
             return None
         part = cls(found[1], int(found[2]), int(found[3]))
-        return part if part.number <= part.count <= MOST_PARTS else None
+        is_one = part.number <= part.count <= MOST_PARTS
+        return (
+            part
+            if is_one and is_audit_id(cls(part.whole, part.count, part.count).audit_id)
+            else None
+        )
 
     @classmethod
     def all_of(cls, whole: str, count: int) -> list[Self]:
@@ -123,7 +128,7 @@ class Extent:
         return self.is_everything or of_date in (self.scope.dates or ())
 
     def has_folder(self, prefix: str) -> bool:
-        """Return whether it looks at the blobs whose hashes begin with two hex digits."""
+        """Return whether it looks at the blobs whose hashes begin with these two hex digits."""
         return self.part.has(int(prefix, 16)) if self.part is not None else self.is_everything
 
     def spans(self, next_us: Callable[[int], int | None]) -> Iterator[tuple[int, int]]:
@@ -144,7 +149,7 @@ class Extent:
 
 
 def _day_of(of_date: str) -> int:
-    """Return the number of a day since 1970-01-01; of a name like a date any number of its own."""
+    """Return the number of a day since 1970-01-01; of a name like a date some fixed number."""
     try:
         return date.fromisoformat(of_date).toordinal() - _DAY_OF_1970
     except ValueError:

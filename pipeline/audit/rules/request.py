@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
+from pipeline.audit.rules.parts import AuditPart
 from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
 from pipeline.core.envelope import Rejected, RejectionError, judged_apart
 from pipeline.core.json.strict import InvalidJsonError, parse_object
@@ -41,6 +42,12 @@ def _judge(key: ReadContent | None, value: ReadContent | None) -> AuditRequest:
         listed = "; ".join(f"{each.field}: {each.code}" for each in violations[:_MOST_FIELDS])
         raise RejectionError(INVALID_AUDIT, f"Expected an audit request, found {listed}.")
     request = normalised_request(document)
+    if request.scope.all is None and AuditPart.named(request.audit_id) is not None:
+        raise RejectionError(
+            INVALID_AUDIT,
+            f"Expected another audit_id than {request.audit_id}: an audit of dates or runs is no "
+            "part of one.",
+        )
     if key != request.audit_id.encode():
         raise RejectionError(
             INVALID_AUDIT, "Expected the record's key to be the audit_id of its value."

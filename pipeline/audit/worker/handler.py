@@ -24,7 +24,13 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline import metrics
-from pipeline.audit.journal import AuditJournal, Journals, read_report, write_report
+from pipeline.audit.journal import (
+    AuditJournal,
+    Journals,
+    has_report,
+    read_report,
+    write_report,
+)
 from pipeline.audit.kept import join_parts
 from pipeline.audit.rules.finding import (
     FINDING_EVENT_TYPE,
@@ -149,7 +155,8 @@ class AuditHandler:
         content = await self._stored(request)
         if content is not None:
             return content, "reported again"
-        await self._send(incoming, [self._asking(request, each) for each in parts])
+        asked = await asyncio.to_thread(self._not_done, parts)
+        await self._send(incoming, [self._asking(request, each) for each in asked])
         return None, "divided"
 
     def _parts(self, request: AuditRequest) -> list[AuditPart]:
@@ -157,6 +164,11 @@ class AuditHandler:
         if count == 1 or request.scope.all is None:
             return []
         return AuditPart.all_of(request.audit_id, count)
+
+    def _not_done(self, parts: list[AuditPart]) -> list[AuditPart]:
+        """Return the parts that have no report; where each has one, one that makes the sum."""
+        files = self._auditing.store.files
+        return [each for each in parts if not has_report(files, each.audit_id)] or parts[:1]
 
     def _asking(self, request: AuditRequest, part: AuditPart) -> Message:
         of_part = request.model_copy(update={"audit_id": part.audit_id})

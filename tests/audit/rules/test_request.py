@@ -62,6 +62,9 @@ def test_what_is_wrong_is_reported_by_field() -> None:
     assert taken == []
 
 
+OF_DATES = {"audit_id": "a.part-1-of-3", "scope": {"dates": ["2025-12-18"]}}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -71,6 +74,7 @@ def test_what_is_wrong_is_reported_by_field() -> None:
         (b"a1", b" " * 4_194_305, "4,194,304"),
         (b"a2", json.dumps(ASKED).encode(), "key"),
         (None, json.dumps(ASKED).encode(), "key"),
+        (b"a.part-1-of-3", json.dumps(ASKED | OF_DATES).encode(), "no part"),
     ],
 )
 def test_a_record_that_can_be_no_request_is_rejected(
