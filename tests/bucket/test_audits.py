@@ -473,7 +473,10 @@ async def test_the_whole_fails_by_the_report_of_a_part_whose_findings_are_of_ano
 def test_parts_find_in_a_database_what_a_leaf_alone_says(
     store: AuditedStore, made: Settings, bucket: Attacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run without its file, whose row says another date: the leaves are read once more."""
+    """A run without its file, whose row says another date: the leaves are read once more.
+
+    Rows of runs that no leaf is of, from times that have no date.
+    """
     with monkeypatch.context() as patch:
         kept = counted_rows(patch)
         in_parts(lambda audit_id: audit_store(store, audit_id=audit_id))
@@ -484,12 +487,17 @@ def test_parts_find_in_a_database_what_a_leaf_alone_says(
     assert made.index_url is not None
     move = "UPDATE runs SET created_at_us = created_at_us - %s WHERE run_id = 'run_3'"
     days_us = 10_000 * 86_400_000_000
+    forge = """INSERT INTO runs SELECT (jsonb_populate_record(runs, jsonb_build_object(
+        'run_id', %s::text, 'created_at_us', %s::bigint))).* FROM runs WHERE run_id = 'run_3'"""
     with psycopg.connect(made.index_url.get_secret_value(), autocommit=True) as database:
         database.execute(move, (days_us,))
+        for run_id, created_at_us in (("forged_1", 2**63 - 1), ("forged_2", -(2**63))):
+            database.execute(forge, (run_id, created_at_us))
         whole = audit_store(store)
         found, report = in_parts(lambda audit_id: audit_store(store, audit_id=audit_id))
         database.execute(move, (-days_us,))
-    assert whole.codes == {"FILE_MISSING"}
+        database.execute("DELETE FROM runs WHERE run_id LIKE 'forged%'")
+    assert whole.report["codes"] == {"FILE_MISSING": 1, "INDEX_DIFFERS": 2}
     check_same_in_parts(found, report, whole)
 
 
