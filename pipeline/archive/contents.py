@@ -8,7 +8,7 @@
    of advisories that wait included. One that another run names stays in the store, and so does the
    whole request of a run, in quarantine: whoever reads a tar may not read that.
 
-Memory grows by the files of the dates: some 500 bytes each.
+Memory grows by the files of the dates: some 3 KB each, measured with 500 and 2,500 runs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

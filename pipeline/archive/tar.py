@@ -76,7 +76,7 @@ def write_tar(file: IO[bytes], contents: Contents, logs: StoreLogs, progress: Pr
     names, sums = sorted(members), []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for number, name in enumerate(names, 1):
-            sums.append(sum_line(members[name](tar, name), name))
+            sums.append(sum_line(members.pop(name)(tar, name), name))
             progress("members", number, len(names))
         _add(tar, SUMS, "".join(f"{line}\n" for line in sums).encode())
 

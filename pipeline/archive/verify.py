@@ -157,8 +157,8 @@ class _Verification:
         self._logs = logs
         self._progress = progress
         self._sums: bytes | None = None
-        self._leaves: dict[str, bytes] = {}
-        self._proofs: dict[str, bytes] = {}
+        self._halves: dict[str, tuple[str, bytes]] = {}
+        self._proved: set[str] = set()
         self._named: set[str] = set()
         self._blobs: list[str] = []
 
@@ -212,14 +212,27 @@ class _Verification:
             except ValueError:
                 self.found.manifest = None
         elif name.startswith(RECORDS) and name.endswith(LEAF):
-            self._leaves[name.removeprefix(RECORDS).removesuffix(LEAF)] = content
+            self._take_half(name.removeprefix(RECORDS).removesuffix(LEAF), LEAF, content)
         elif name.startswith(RECORDS) and name.endswith(PROOF):
-            self._proofs[name.removeprefix(RECORDS).removesuffix(PROOF)] = content
+            self._take_half(name.removeprefix(RECORDS).removesuffix(PROOF), PROOF, content)
         elif isinstance(place, ArtifactPath | LinkPath):
             try:
                 self._named.update(attachments_of(place, content))
             except EvidenceError as error:
                 self._fault(name, str(error))
+
+    def _take_half(self, path: str, half: str, content: bytes) -> None:
+        """Check a leaf by its proof once both are there; mostly one follows the other."""
+        other, held = self._halves.pop(path, (half, b""))
+        if other == half:
+            self._halves[path] = half, content
+            return
+        leaf, proof = (content, held) if half == LEAF else (held, content)
+        self._proved.add(path)
+        try:
+            parse_tlog_proof(proof).verify(leaf, self._logs.keys)  # 3.
+        except EvidenceError as error:
+            self._fault(f"{RECORDS}{path}{PROOF}", str(error))
 
     def _take_blob(self, each: Member, place: BlobPath) -> None:
         digest, kept = hashlib.sha256(), bytearray()
@@ -258,15 +271,9 @@ class _Verification:
 
     def _check_proofs(self) -> None:
         for name in self._files():
-            leaf, proof = self._leaves.pop(name, None), self._proofs.pop(name, None)
-            if leaf is None or proof is None:
+            if name not in self._proved:
                 self._fault(name, "expected a leaf and a proof of it, found none")
-                continue
-            try:
-                parse_tlog_proof(proof).verify(leaf, self._logs.keys)
-            except EvidenceError as error:
-                self._fault(f"{RECORDS}{name}{PROOF}", str(error))
-        for name in self._leaves.keys() | self._proofs.keys():
+        for name in (self._halves.keys() | self._proved) - self.found.sha256.keys():
             self._fault(name, "expected the file of a leaf or a proof, found none")
 
     def _files(self) -> Iterator[str]:
