@@ -56,6 +56,8 @@ structlog.configure(
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    # As seldom as with all tests in the heap, of which a quarter had to be new for a full one.
+    gc.set_threshold(700, 10, 1000)
     gc.enable()
 
 
