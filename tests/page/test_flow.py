@@ -100,7 +100,6 @@ def test_rates_are_those_between_the_looks() -> None:
 @pytest.mark.parametrize(
     ("found", "state"),
     [
-        (group(committed=90, holds=1), "stands"),
         (group(holds=0), "has no worker"),
         (group(committed=3, begin=5), "has lost records"),
         (group(committed=90), "stands"),
@@ -121,6 +120,13 @@ def test_a_record_that_waits_too_long_is_a_fault(name: str, age_seconds: int, st
     oldest_ms = int((time.time() - age_seconds) * 1000)
     (view,) = seen(look(group(name, committed=90, oldest_ms=oldest_ms)))["groups"]
     assert view.state == state
+
+
+def test_a_partition_with_a_lag_and_no_worker_is_a_fault_while_another_flows() -> None:
+    found = seen(look(group(committed=80, holds=1)), look(group(committed=90, holds=1), at=3.0))
+    (view,) = found["groups"]
+    assert (view.state, bool(view.told_rate)) == ("stands", True)
+    assert found["faults"][0][1].startswith("1 of 2 partitions")
 
 
 def test_a_flood_of_refusals_is_named_and_a_few_are_not() -> None:
