@@ -27,8 +27,11 @@ router = APIRouter(route_class=PageRoute)
 
 PICTURE_MIME: Final = "image/svg+xml"
 
-_DRAWING_SECONDS: Final = 5.0
-"""So long a page waits for its program to be drawn, which is then kept."""
+AT_ONCE_SECONDS: Final = 0.03
+"""So long the page of a run waits for its program to be drawn, which is then kept."""
+
+DRAWING_SECONDS: Final = 5.0
+"""So long waits what asks for the facts alone."""
 
 _PICTURE_BYTES = 4 << 20
 """A larger picture is a download alone."""
@@ -41,7 +44,7 @@ _PICTURE_HEADERS = {
 """Nothing in it runs or loads anything, also where it is opened by itself."""
 
 
-async def facts_of_run(deps: ApiDependencies, run_id: str) -> ProgramFacts | None:
+async def facts_of_run(deps: ApiDependencies, run_id: str, seconds: float) -> ProgramFacts | None:
     """Return what is known of the program of a run; None where it cannot be drawn, or not yet."""
     try:
         program = await deps.transfer(program_to_draw, deps.reader, run_id)
@@ -49,7 +52,7 @@ async def facts_of_run(deps: ApiDependencies, run_id: str) -> ProgramFacts | Non
         # The page says so itself.
         return None
     drawing = asyncio.ensure_future(deps.drawings.document(program.sha256, program.content))
-    await asyncio.wait([drawing], timeout=_DRAWING_SECONDS)
+    await asyncio.wait([drawing], timeout=seconds)
     if not drawing.done():
         # Read once, so that a fault without a reader is not logged.
         drawing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

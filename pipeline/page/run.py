@@ -25,7 +25,12 @@ from pipeline.errors import (
     StoreNotReadyError,
 )
 from pipeline.ledger.reader import find_run_leaf
-from pipeline.page.pictures import PICTURE_MIME, facts_of_run
+from pipeline.page.pictures import (
+    AT_ONCE_SECONDS,
+    DRAWING_SECONDS,
+    PICTURE_MIME,
+    facts_of_run,
+)
 from pipeline.page.rendering import markdown_cells, markdown_html, page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import (
@@ -123,15 +128,19 @@ class RunProof:
 @router.get("/run/{run_id}")
 async def show_run(request: Request, deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return the page of a run; of a damaged one only that it is."""
-    # A page that renews its verdict has them.
-    facts = None if "hx-request" in request.headers else await facts_of_run(deps, run_id)
+    facts = None
+    if request.headers.get("hx-target") == "program-facts":
+        facts = await facts_of_run(deps, run_id, DRAWING_SECONDS)
+    elif "hx-request" not in request.headers:
+        # The verdict does not wait for a long program; a page that renews it has the facts.
+        facts = await facts_of_run(deps, run_id, AT_ONCE_SECONDS)
     return await deps.lookup(_page, request, deps, run_id, CHECKED_BYTES, facts)
 
 
 @router.get("/run/{run_id}/verified")
 async def show_verified_run(request: Request, deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return the same, with every byte of every attachment read."""
-    facts = await facts_of_run(deps, run_id)
+    facts = await facts_of_run(deps, run_id, DRAWING_SECONDS)
     return await deps.transfer(_page, request, deps, run_id, None, facts)
 
 
@@ -160,6 +169,7 @@ def _page(
         "run.html",
         markdown=markdown_html,
         facts=facts,
+        asks_for_facts=facts is None and "hx-request" not in request.headers,
         older_advisories=older,
         most_listed=_MOST_LISTED,
         **view,

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pipeline.page import run
 from pipeline.page.pages import pages
 from tests.api.conftest import Api, api_over
 
@@ -106,6 +107,13 @@ class Site:
         assert answer.status_code == status, answer.text
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
         return read_html(answer.text)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pages wait for a drawing as long as a slow machine takes."""
+    for name in ("AT_ONCE_SECONDS", "DRAWING_SECONDS"):
+        monkeypatch.setattr(run, name, 60.0)
 
 
 @asynccontextmanager

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from pipeline.page import run
 from tests.api.conftest import tokens_of
 from tests.builders import attachment_ref, red_request, router_request, run_request
 from tests.page.conftest import Element, Site, site_over
@@ -67,6 +70,23 @@ async def test_what_is_known_of_a_program_is_on_the_page_itself(site: Site) -> N
         assert "G28 goes to a place of the machine" in shown.one("ul").words
     compared = await site.page("/compare?a=run_1&b=inch")
     assert len(list(compared.all("div", class_="facts-of-program"))) == 2
+
+
+async def test_the_verdict_does_not_wait_for_a_long_program(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "AT_ONCE_SECONDS", 0)
+    site.api.add_runs(run_request(run_id="run_1"))
+    page = await site.page("/run/run_1")
+    assert "MAY CUT" in page.words
+    place = page.one("div", id="program-facts")
+    assert place.attributes["hx-get"] == "/run/run_1"
+    assert "reload this page for its size" in place.words
+    htmx = {"HX-Request": "true", "HX-Target": "program-facts"}
+    page = await site.page("/run/run_1", **htmx)
+    assert facts(page)["Lines"] == "12"
+    # What cannot be drawn is not asked for again and again.
+    assert "hx-get" not in page.one("div", id="program-facts").attributes
 
 
 async def test_nothing_is_drawn_of_a_run_that_may_not_be_cut(site: Site) -> None:
