@@ -175,9 +175,10 @@ async def test_one_of_two_hosts_loses(
         if lost == "its life":
             one.kill()
         elif "kafka" not in DRILLS[lost]:
-            # It is a member of the group as before, and the records of its partitions wait.
+            # It is a member of the group as before, and the records of its partitions wait: for a
+            # batch, or for the database that must confirm its start.
             await wait_until(
-                lambda: len(one.logged("batch put off")) > 1,
+                lambda: len(one.logged("batch put off") + one.logged("not ready")) > 1,
                 "it puts its batches off",
                 seconds=PATIENCE_SECONDS,
             )
