@@ -355,7 +355,7 @@ def test_the_doctor_asks_for_bucket_index_and_key(
     # No broker answers.
     looked_at = {name: states.pop(name) for name in ("files", "bucket", "store", "key", "api")}
     assert set(looked_at.values()) == {"fine"}
-    asked = ["broker", "topics", "rights", "persist", "advisories", "audit", "metrics"]
+    asked = ["broker", "topics", "rights", "persist", "advisories", "audit", "metrics", "traces"]
     assert list(states) == asked
     assert {name for name, state in states.items() if state == "not usable"} == {"broker"}
     line.set("RMOS_STORE_URL", f"s3://{BUCKET}/none")
