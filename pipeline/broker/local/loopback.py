@@ -3,6 +3,7 @@
 import random
 import socket
 import struct
+from itertools import count
 from typing import BinaryIO
 
 HOST = "127.0.0.1"
@@ -11,6 +12,11 @@ HOST = "127.0.0.1"
 # 49152): nothing can take the port by chance between our look and Kafka's bind, and no probe
 # of a port without a listener can be connected to itself.
 FIRST_FREE_PORT, LAST_FREE_PORT = 15_000, 32_000
+
+# From a place that other processes hardly share, each port once: one that was given out may not
+# be bound yet, and would still look free.
+_PORTS = LAST_FREE_PORT + 1 - FIRST_FREE_PORT
+_numbers = count(random.SystemRandom().randrange(_PORTS))
 
 # Metadata request, version 2, no topics: api key, version, correlation, client id, topics.
 _METADATA = struct.pack(">hhih4si", 3, 2, 1, 4, b"rmos", 0)
@@ -34,9 +40,8 @@ def free_port(*, but: int | None = None) -> int:
     Raises:
         OSError: None was found.
     """
-    choice = random.SystemRandom()
     for _ in range(1000):
-        port = choice.randint(FIRST_FREE_PORT, LAST_FREE_PORT)
+        port = FIRST_FREE_PORT + next(_numbers) % _PORTS
         if port != but and is_free(port):
             return port
     raise OSError(f"no free port from {FIRST_FREE_PORT} to {LAST_FREE_PORT} at {HOST}")

@@ -81,6 +81,10 @@ def test_a_path_with_a_comma_is_refused() -> None:
         server_properties(Path("/a,b"), 1, 2)
 
 
+def test_no_port_is_given_twice_to_those_that_have_not_bound_it_yet() -> None:
+    assert len({free_port() for _ in range(50)}) == 50
+
+
 def test_free_ports_are_free_and_below_those_of_outgoing_connections() -> None:
     port = free_port()
     assert is_free(port)
