@@ -47,7 +47,7 @@ class Relay(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def relaying(handler: type[Relay], port: int = 0) -> Iterator[str]:
+def relaying(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
     """Let a handler answer while the block runs; give its address."""
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True

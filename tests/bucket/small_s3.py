@@ -1,13 +1,15 @@
 """A small S3 in this process, whole, or with one promise that it does not keep."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from hashlib import md5
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.bucket.relay import relaying
 
 
 class SmallS3:
@@ -136,16 +138,6 @@ class _Handler(BaseHTTPRequestHandler):
 MODIFIED = {"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
 
 
-@contextmanager
-def serving(s3: SmallS3) -> Iterator[str]:
+def serving(s3: SmallS3) -> AbstractContextManager[str]:
     """Serve it while the block runs; give its address."""
-    handler = type("Handler", (_Handler,), {"s3": s3})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return relaying(type("Handler", (_Handler,), {"s3": s3}))
