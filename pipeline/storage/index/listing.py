@@ -102,6 +102,7 @@ _COUNT_TOOLS = {
     "postgresql": f"""{_TOOLS_ONE_BY_ONE} SELECT count(*) FROM
         (SELECT 1 FROM parts WHERE key IS NOT NULL LIMIT :budget) AS found""",  # noqa: S608
 }
+_OF_PREFIX = "tool_id >= :prefix AND tool_id < :prefix_end"
 _UNEXPLAINED = select(runs.c.run_id).where(runs.c.source_offset.is_(None)).scalar_subquery()
 
 
@@ -201,7 +202,8 @@ def _rows(connection: Reader, values: Mapping[str, Any]) -> list[tuple[Any, ...]
         (tools,) = connection.execute(_count_tools(dialect_name), within).fetchone()
         if tools < budget:
             return connection.execute(_of_tools(names, dialect_name), within).fetchall()
-        rows = connection.execute(_looked_through(names, dialect_name), within).fetchall()
+        newest = _looked_through(names, _OF_PREFIX, dialect_name)
+        rows = connection.execute(newest, within).fetchall()
         if len(rows) == values["count"] or _has_seen_all(connection, within):
             return rows
         budget *= 8
@@ -223,7 +225,10 @@ def _rows_of_the_fewest(
             (fits,) = connection.execute(_count_of(name, "day_after" in values), within).fetchone()
             if fits < budget:
                 break
-        rows = connection.execute(_newest_of(name, frozenset(within)), within).fetchall()
+        others = [each for each in filters if each != name]
+        fit = " AND ".join(f"{each} = :{each}" for each in others)
+        newest = _looked_through(frozenset(within).difference(others), fit, "sqlite")
+        rows = connection.execute(newest, within).fetchall()
         if fits < budget or len(rows) == values["count"]:
             return rows
         budget *= 8
@@ -236,15 +241,6 @@ def _count_of(name: str, is_bounded: bool) -> str:
     # Every part is a constant of ours; values are bound.
     return f"""SELECT count(*) FROM (SELECT 1 FROM runs WHERE {name} = :{name}
         AND created_at_us >= :earliest {bound} LIMIT :budget)"""  # noqa: S608
-
-
-@lru_cache(maxsize=1024)
-def _newest_of(name: str, names: frozenset[str]) -> str:
-    """Return the query of the runs that fit all filters among the newest `budget` of one filter."""
-    others = [each for each in LISTED_BY if each in names and each != name]
-    newest = _newest(names - set(others), "budget", "sqlite")
-    fits = " AND ".join(f"{each} = :{each}" for each in others)
-    return f"SELECT * FROM ({newest}) AS newest WHERE {fits} LIMIT :count"  # noqa: S608
 
 
 @cache
@@ -309,12 +305,18 @@ def _newest(names: frozenset[str], limit: str, dialect_name: str) -> str:
     return newest_first(query, bindparam(limit, type_=Integer), dialect_name)
 
 
-def _looked_through(names: frozenset[str], dialect_name: str) -> str:
-    """Return the query of the runs of the prefix among the newest that fit all else."""
-    fits = "tool_id >= :prefix AND tool_id < :prefix_end LIMIT :count"
+@lru_cache(maxsize=1024)
+def _looked_through(names: frozenset[str], fit: str, dialect_name: str) -> str:
+    """Return the query of the runs that fit more among the newest `budget` that fit `names`.
+
+    Args:
+        names: The parameters that are bound.
+        fit: What those runs must fit besides.
+        dialect_name: Of the database.
+    """
     # Every part is a constant of ours; values are bound.
     return f"""SELECT * FROM ({_newest(names, "budget", dialect_name)}) AS newest
-        WHERE {text_for(text(fits), dialect_name)}"""  # noqa: S608
+        WHERE {text_for(text(f"{fit} LIMIT :count"), dialect_name)}"""  # noqa: S608
 
 
 @lru_cache(maxsize=1024)
