@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.bucket import probe
 from pipeline.bucket.connection import Connection
 from pipeline.bucket.probe import QUESTIONS, ask_bucket
 from pipeline.bucket.url import parse_bucket_url
@@ -12,14 +11,6 @@ from pipeline.errors import StoreAwayError, StoreNotReadyError
 from tests.bucket.buckets import CLOUDS, HASTE, SCHEMES
 from tests.bucket.servers import BUCKET, point_at
 from tests.bucket.small_s3 import SmallS3, serving
-
-LOOKED_SECONDS = 0.2
-"""On one machine; a server that has not looked by then is one that looks later, which holds."""
-
-
-@pytest.fixture(autouse=True)
-def on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "LOOKED_SECONDS", LOOKED_SECONDS)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ CHECK = ("store", "check", "--url", f"s3://{BUCKET}/rmos")
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallS3]:
     s3 = SmallS3()
-    monkeypatch.setattr(probe, "LOOKED_SECONDS", 0.2)
     with serving(s3) as address:
         point_at(monkeypatch, address)
         yield s3
