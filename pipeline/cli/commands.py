@@ -128,9 +128,18 @@ def _imported(name: str) -> "Command":
     else:
         alone.command(name)(found)
     command = typer.main.get_group(alone).commands[name]
+    _let_help_flow(command)
     add_setting_options(command, [name])
     refuse_in_a_bucket(command, [name])
     return command
+
+
+def _let_help_flow(command: "Command") -> None:
+    """Let each paragraph of help fill the terminal's lines; Typer does so with the first alone."""
+    for each in getattr(command, "commands", {}).values():
+        _let_help_flow(each)
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 class _Listed(TyperCommand):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 
 import pytest
 import typer
@@ -36,6 +37,18 @@ def test_every_command_answers_h_as_it_answers_help(rmos: CommandLine) -> None:
     asked = groups_and_commands()
     assert len(asked) > 50
     assert {" ".join(words): found for words in asked if (found := fault(words))} == {}
+
+
+def test_each_paragraph_of_a_help_fills_the_lines_of_a_terminal(
+    rmos: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    said = rmos("archive", "create", "--help").text
+    lines = [line.strip() for line in said.splitlines()]
+    first = next(at for at, line in enumerate(lines) if line.startswith("Nothing is removed."))
+    paragraph = lines[first : lines.index("", first)]
+    for line, following in pairwise(paragraph):
+        assert len(f" {line} {following.split()[0]} ") > 80, line
 
 
 def test_the_version_is_that_of_the_package(rmos: CommandLine) -> None:

@@ -130,14 +130,16 @@ def _findings(counts: Mapping[str, int]) -> Iterator[str]:
         "missing": "missing",
         "different": "different",
         "foreign": "foreign",
-        "upload_missing": "uploads missing",
+        "upload_missing": "upload{s} missing",
         "internal_error": "that this program could not judge",
-        "waiting": "links that the advise worker makes",
-        "unreferenced": "uploads that nothing names",
+        "waiting": "link{s} that the advise worker makes",
+        "unreferenced": "upload{s} that nothing names",
         "archived": "archived",
     }
     assert words.keys() >= DIFFERENCES
-    yield from (f"{counts[kind]:,} {word}" for kind, word in words.items() if counts.get(kind))
+    for kind, word in words.items():
+        if count := counts.get(kind):
+            yield f"{count:,} {word.format(s='' if count == 1 else 's')}"
 
 
 def plan_rows(plan: ReplayPlan) -> Iterator[list[str]]:
