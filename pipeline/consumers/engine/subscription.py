@@ -24,7 +24,6 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline import metrics
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
@@ -81,7 +80,6 @@ class WorkerBroker(KafkaBroker):
         """
         super().__init__(
             settings.bootstrap_servers,
-            security=_security(settings),
             # Events go through a producer of our own: FastStream's sends records one by one.
             consumer_only=True,
             client_id=settings.instance or f"{group}-worker",
@@ -97,8 +95,10 @@ class WorkerBroker(KafkaBroker):
     async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
         build = await super()._connect()
         assert isinstance(build, partial)
-        # The configuration is this broker's own; the class of the consumer is no option of it.
-        self.config.broker_config.builder = partial(self._build_consumer, **build.keywords)
+        # The configuration is this broker's own; the class of the consumer is no option of it, and
+        # its consumer logs in as every other client does.
+        options = build.keywords | client_options(self._settings)
+        self.config.broker_config.builder = partial(self._build_consumer, **options)
         return self.config.broker_config.builder
 
     async def start(self) -> None:
@@ -362,22 +362,3 @@ class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._subscription.take_over(assigned)
-
-
-def _security(settings: Settings) -> BaseSecurity:
-    options = client_options(settings)
-    context = options.get("ssl_context")
-    use_ssl = context is not None
-    if not settings.security_protocol.startswith("SASL"):
-        return BaseSecurity(ssl_context=context, use_ssl=use_ssl)
-    kinds: dict[str, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
-        "PLAIN": SASLPlaintext,
-        "SCRAM-SHA-256": SASLScram256,
-        "SCRAM-SHA-512": SASLScram512,
-    }
-    return kinds[settings.sasl_mechanism](
-        username=options["sasl_plain_username"],
-        password=options["sasl_plain_password"],
-        ssl_context=context,
-        use_ssl=use_ssl,
-    )
