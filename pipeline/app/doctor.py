@@ -34,17 +34,16 @@ from pipeline.broker.admin.rights import Right, Rights, missing_rights
 from pipeline.broker.admin.topic_promises import Consequence
 from pipeline.broker.connection import describe_cluster
 from pipeline.consumers.start.checks import broken_promises, check_audit_start, look_at_start
+from pipeline.consumers.start.partition_states import ReadLog
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.store_identity import check_identity
 from pipeline.errors import RmosError, StoreError
-from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.reader import StoreLogs
 from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.settings import Settings
 from pipeline.storage.contents import opened_contents
-from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.ledger_key import verifier_keys
-from pipeline.storage.store import open_to_read
+from pipeline.storage.store import Store, open_to_read
 from pipeline.topics import topic_table
 
 ANSWER_SECONDS = 30.0
@@ -248,39 +247,21 @@ def _needed_rights(settings: Settings) -> tuple[Rights, Rights]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _LookedAt:
-    """A store that is only read, for the checks of a start."""
-
-    name: str
-    identity: StoreIdentity
-    index: RunIndex
-    ledger: "_Logs | None"
-    close: Callable[[], None]
-
-
-class _Logs:
-    def __init__(self, logs: StoreLogs) -> None:
-        self._logs = logs
-        self._there = frozenset(logs.ids())
-
-    def reader(self, log: LogId) -> LogReader | None:
-        return self._logs.open(log) if log in self._there else None
-
-
-def _opened(settings: Settings) -> _LookedAt:
+def _opened(settings: Settings) -> tuple[Store, ReadLog | None]:
+    """Open a store, and what reads its logs, for the checks of a start."""
     store = open_to_read(settings)
-    logs = None
-    if settings.ledger_enabled:
-        logs = _Logs(StoreLogs(store, verifier_keys(settings, store.identity, store.files)))
-    return _LookedAt(store.name, store.identity, store.index, logs, store.close)
+    if not settings.ledger_enabled:
+        return store, None
+    logs = StoreLogs(store, verifier_keys(settings, store.identity, store.files))
+    there = frozenset(logs.ids())
+    return store, lambda log: logs.open(log) if log in there else None
 
 
 async def _log(settings: Settings, topic: str, group: str, writes: Iterable[str]) -> Found:
-    store = await _apart(partial(_opened, settings))
+    store, read_log = await _apart(partial(_opened, settings))
     with closing(store):
         _, states, _ = await look_at_start(
-            settings, store, topic=topic, group=group, writes=writes, accept_loss=False
+            settings, store, read_log, topic=topic, group=group, writes=writes, accept_loss=False
         )
     waiting = sum(state.end - max(state.begin, state.read_from) for state in states)
     return (

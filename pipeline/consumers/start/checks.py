@@ -19,7 +19,7 @@ Whether the topics of a worker are as its promises need them: at start, and whil
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import structlog
 
@@ -34,7 +34,7 @@ from pipeline.consumers.engine.topic_identity import current_topic_id, refuse_ot
 from pipeline.consumers.start.ledger_checks import check_ledger
 from pipeline.consumers.start.partition_states import (
     PartitionState,
-    Store,
+    ReadLog,
     beyond_store,
     is_beyond_store,
     partition_states,
@@ -45,6 +45,8 @@ from pipeline.core.store.contents import StoreContents
 from pipeline.disk.store_identity import check_identity
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
+from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.store import Store
 
 _log = structlog.get_logger(__name__)
 
@@ -120,16 +122,9 @@ class Start:
     kept: Callable[[], Mapping[Partition, int]] | None
 
 
-class WrittenStore(Store, Protocol):
-    """A store that a worker writes."""
-
-    def follow_ledger(self, committed: Mapping[Partition, int]) -> None:
-        """Let the index follow the ledger, where it has lost rows, up to these offsets."""
-
-
 async def check_start(
     settings: Settings,
-    store: WrittenStore,
+    store: BatchStore[Any, Any],
     *,
     topic: str,
     group: str,
@@ -158,13 +153,20 @@ async def check_start(
     if store.index.fails_over:
         # Else what it has lost would be taken for what the group went past without the store. But
         # not by the offsets of another broker.
-        await _check_broker(settings, store)
+        await _check_broker(settings, store.store)
         committed = await committed_offsets(settings, group, [topic])
         await asyncio.to_thread(store.follow_ledger, committed)
+    read_log = store.ledger.reader if store.ledger is not None else None
     start, states, accepted = await look_at_start(
-        settings, store, topic=topic, group=group, writes=writes, accept_loss=accept_loss
+        settings,
+        store.store,
+        read_log,
+        topic=topic,
+        group=group,
+        writes=writes,
+        accept_loss=accept_loss,
     )
-    _note_accepted(store, states, accepted)
+    _note_accepted(store.store, states, accepted)
     if start.topic_id is not None:
         with store.index.transaction() as transaction:
             transaction.note_topic_id(store.identity.epoch, topic, start.topic_id)
@@ -174,6 +176,7 @@ async def check_start(
 async def look_at_start(
     settings: Settings,
     store: Store,
+    read_log: ReadLog | None,
     *,
     topic: str,
     group: str,
@@ -194,11 +197,11 @@ async def look_at_start(
     topic_id = await current_topic_id(settings, topic)
     epoch = store.identity.epoch
     refuse_other_topic(topic, store.index.topic_ids(epoch).get(topic), topic_id)
-    states = await partition_states(settings, store, topic=topic, group=group)
+    states = await partition_states(settings, store, read_log, topic=topic, group=group)
     for state in states:
         _refuse_lost_log(state)  # 2.
     # A worker that writes no leaves, as for measuring, has none to look for.
-    for state in states if store.ledger is not None else ():
+    for state in states if read_log is not None else ():
         await check_ledger(settings, state)  # 3.
     lost = _check_group(states, group, accept_loss=accept_loss)  # 4.
     missed = await _check_store(settings, states, group, accept_loss=accept_loss)  # 5.
@@ -229,7 +232,7 @@ async def check_audit_start(settings: Settings, store: StoreContents) -> None:
     await check_topics(settings, {*needed, topics.audit_dead_letters})
 
 
-async def _check_broker(settings: Settings, store: Store | StoreContents) -> None:
+async def _check_broker(settings: Settings, store: StoreContents) -> None:
     """Check that the store keeps what comes from this broker and prefix.
 
     Raises:

@@ -4,45 +4,21 @@ Only a worker that has stored a record commits its offset. Where a group stands 
 store all the same, another program has committed in its name, or the store is an older copy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.record import Partition
-from pipeline.core.store.identity import StoreIdentity
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.store import Store
 
-
-class Logs(Protocol):
-    """The ledger of a store, for reading."""
-
-    def reader(self, log: LogId) -> LogReader | None:
-        """Open a log at its checkpoint of now; None where it does not exist yet."""
-
-
-class Store(Protocol):
-    """A store of runs or of advisories, opened by a worker or only looked at."""
-
-    @property
-    def name(self) -> str:
-        """Which store it is, for people."""
-
-    @property
-    def identity(self) -> StoreIdentity:
-        """What `store.json` holds."""
-
-    @property
-    def index(self) -> RunIndex:
-        """Its index."""
-
-    @property
-    def ledger(self) -> Logs | None:
-        """Its logs; None where it has none."""
+ReadLog: TypeAlias = Callable[[LogId], LogReader | None]
+"""Opens a log at its checkpoint of now; None where it does not exist yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +79,12 @@ class PartitionState:
 
 
 async def partition_states(
-    settings: Settings, store: Store, *, topic: str, group: str
+    settings: Settings, store: Store, read_log: ReadLog | None, *, topic: str, group: str
 ) -> list[PartitionState]:
     """Return every partition of `topic` as log, group, store and ledger see it.
 
-    Partitions that were added, and that the settings do not include, are left out.
+    Partitions that were added, and that the settings do not include, are left out. A store without
+    a ledger has no `read_log`.
 
     Raises:
         IntegrityError: A log of the ledger is not what was written.
@@ -121,7 +98,7 @@ async def partition_states(
     given_up = store.index.accepted_losses(epoch)
     stored = store.index.positions(epoch)
     numbers = range(settings.request_partitions)
-    ledgers = [_ledger_of(store, LogId(epoch, topic, number)) for number in numbers]
+    ledgers = [read_log and read_log(LogId(epoch, topic, number)) for number in numbers]
     offsets = await partition_offsets(settings, [topic])
     return [
         PartitionState(
@@ -138,10 +115,6 @@ async def partition_states(
         for number, ledger in enumerate(ledgers)
         if (topic, number) in offsets
     ]
-
-
-def _ledger_of(store: Store, log: LogId) -> LogReader | None:
-    return None if store.ledger is None else store.ledger.reader(log)
 
 
 async def is_beyond_store(
