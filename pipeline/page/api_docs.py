@@ -1,8 +1,7 @@
 """The documentation of the API: its OpenAPI document as a page, without any script."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -17,35 +16,6 @@ from pipeline.page.route import PageRoute
 router = APIRouter(route_class=PageRoute)
 
 _SHAPES = "#/components/schemas/"
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A body, or an answer: its shape as JSON Schema, and an example as text; each may be none."""
-
-    mime: str
-    schema: Mapping[str, Any]
-    example: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One route with one method.
-
-    Attributes:
-        parameters: As OpenAPI has them.
-        body: What is sent; none for a route that only reads.
-        answers: Status, meaning and contents, by status.
-    """
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    description: str
-    parameters: list[Mapping[str, Any]]
-    body: list[Content]
-    answers: list[tuple[str, str, list[Content]]]
 
 
 @router.get("/docs")
@@ -63,6 +33,7 @@ def _page(request: Request) -> Response:
         operations=operations_of(document),
         shapes=document["components"]["schemas"],
         shape_name=lambda reference: reference.removeprefix(_SHAPES),
+        example_of=example_of,
     )
 
 
@@ -71,30 +42,18 @@ def _document() -> dict[str, Any]:
     return openapi_document("/")
 
 
-def operations_of(document: Mapping[str, Any]) -> list[Operation]:
-    """Return the operations of an OpenAPI document, in its order."""
+def operations_of(document: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Return method, path and description of each operation of a document, in its order."""
     return [
-        Operation(
-            name=described["operationId"],
-            method=method.upper(),
-            path=path,
-            summary=described["summary"],
-            description=described.get("description", ""),
-            parameters=described.get("parameters", []),
-            body=list(_contents(described.get("requestBody", {}))),
-            answers=[
-                (status, answer["description"], list(_contents(answer)))
-                for status, answer in sorted(described["responses"].items())
-            ],
-        )
+        (method.upper(), path, described)
         for path, methods in document["paths"].items()
         for method, described in methods.items()
     ]
 
 
-def _contents(described: Mapping[str, Any]) -> Iterator[Content]:
-    for mime, content in described.get("content", {}).items():
-        example = content.get("example")
-        if example is not None and not isinstance(example, str):
-            example = json.dumps(example, ensure_ascii=False, indent=2)
-        yield Content(mime, content.get("schema", {}), example)
+def example_of(content: Mapping[str, Any]) -> str:
+    """Return the example of a body or an answer as text; nothing where it has none."""
+    example = content.get("example", "")
+    if isinstance(example, str):
+        return example
+    return json.dumps(example, ensure_ascii=False, indent=2)

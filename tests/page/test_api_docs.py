@@ -1,7 +1,7 @@
 """The documentation of the API: every route, answer and shape of its document is on the page."""
 
 from pipeline.api.application import openapi_document
-from pipeline.page.api_docs import operations_of
+from pipeline.page.api_docs import example_of, operations_of
 from tests.page.conftest import Site
 
 DOCUMENT = openapi_document("/")
@@ -9,15 +9,17 @@ DOCUMENT = openapi_document("/")
 
 async def test_the_page_has_every_route_answer_and_shape(site: Site) -> None:
     page = await site.page("/docs")
-    for operation in operations_of(DOCUMENT):
-        section = page.one("section", id=operation.name)
-        assert f"{operation.method} {operation.path}" in section.one("h2").words
-        for found in operation.parameters:
+    for method, path, operation in operations_of(DOCUMENT):
+        section = page.one("section", id=operation["operationId"])
+        assert f"{method} {path}" in section.one("h2").words
+        for found in operation.get("parameters", []):
             assert found["name"] in section.words
-        for status, meaning, contents in operation.answers:
-            assert f"{status} {meaning}" in section.words
-            for content in contents:
-                assert not content.example or content.example in section.text
+        sent = operation.get("requestBody", {})
+        for status, answer in operation["responses"].items():
+            assert f"{status} {answer['description']}" in section.words
+        for body in (sent, *operation["responses"].values()):
+            for content in body.get("content", {}).values():
+                assert example_of(content) in section.text
     shapes = DOCUMENT["components"]["schemas"]
     assert {f"shape-{name}" for name in shapes} <= {
         section.attributes.get("id") for section in page.all("section")
@@ -42,4 +44,4 @@ def test_the_operations_are_those_of_the_document() -> None:
     wanted = [
         (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
     ]
-    assert [(each.method, each.path) for each in operations_of(DOCUMENT)] == wanted
+    assert [(method, path) for method, path, _ in operations_of(DOCUMENT)] == wanted
