@@ -30,12 +30,15 @@ from aiokafka.protocol.types import (
 NO_TOPIC_ID = uuid.UUID(int=0)
 _STRING = String("utf-8")
 _TEXT = CompactString("utf-8")
-_TAGS = ("tags", TaggedFields)
 _NO_TAGS: dict[int, bytes] = {}
 
 
-def _structs(*fields: tuple[str, Any]) -> CompactArray:
-    return CompactArray(*fields, _TAGS)
+def _structs(**fields: Any) -> CompactArray:  # noqa: ANN401 - aiokafka's types of fields
+    return CompactArray(*fields.items(), ("tags", TaggedFields))
+
+
+def _flexible(**fields: Any) -> Schema:  # noqa: ANN401
+    return Schema(*fields.items(), ("tags", TaggedFields))
 
 
 def _kind(
@@ -51,85 +54,62 @@ def _kind(
 DESCRIBE_PRODUCERS = _kind(
     61,
     0,
-    Schema(("topics", _structs(("name", _TEXT), ("partitions", CompactArray(Int32)))), _TAGS),
-    Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            _structs(
-                ("name", _TEXT),
-                (
-                    "partitions",
-                    _structs(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("error_message", _TEXT),
-                        (
-                            "active_producers",
-                            _structs(
-                                ("producer_id", Int64),
-                                ("producer_epoch", Int32),
-                                ("last_sequence", Int32),
-                                ("last_timestamp", Int64),
-                                ("coordinator_epoch", Int32),
-                                ("current_txn_start_offset", Int64),
-                            ),
-                        ),
-                    ),
+    _flexible(topics=_structs(name=_TEXT, partitions=CompactArray(Int32))),
+    _flexible(
+        throttle_time_ms=Int32,
+        topics=_structs(
+            name=_TEXT,
+            partitions=_structs(
+                partition=Int32,
+                error_code=Int16,
+                error_message=_TEXT,
+                active_producers=_structs(
+                    producer_id=Int64,
+                    producer_epoch=Int32,
+                    last_sequence=Int32,
+                    last_timestamp=Int64,
+                    coordinator_epoch=Int32,
+                    current_txn_start_offset=Int64,
                 ),
             ),
         ),
-        _TAGS,
     ),
 )
 LIST_TRANSACTIONS = _kind(
     66,
     0,
-    Schema(
-        ("state_filters", CompactArray(_TEXT)), ("producer_id_filters", CompactArray(Int64)), _TAGS
-    ),
-    Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        ("unknown_state_filters", CompactArray(_TEXT)),
-        (
-            "transaction_states",
-            _structs(
-                ("transactional_id", _TEXT), ("producer_id", Int64), ("transaction_state", _TEXT)
-            ),
+    _flexible(state_filters=CompactArray(_TEXT), producer_id_filters=CompactArray(Int64)),
+    _flexible(
+        throttle_time_ms=Int32,
+        error_code=Int16,
+        unknown_state_filters=CompactArray(_TEXT),
+        transaction_states=_structs(
+            transactional_id=_TEXT, producer_id=Int64, transaction_state=_TEXT
         ),
-        _TAGS,
     ),
 )
 DESCRIBE_TRANSACTIONS = _kind(
     65,
     0,
-    Schema(("transactional_ids", CompactArray(_TEXT)), _TAGS),
-    Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "transaction_states",
-            _structs(
-                ("error_code", Int16),
-                ("transactional_id", _TEXT),
-                ("transaction_state", _TEXT),
-                ("transaction_timeout_ms", Int32),
-                ("transaction_start_time_ms", Int64),
-                ("producer_id", Int64),
-                ("producer_epoch", Int16),
-                ("topics", _structs(("topic", _TEXT), ("partitions", CompactArray(Int32)))),
-            ),
+    _flexible(transactional_ids=CompactArray(_TEXT)),
+    _flexible(
+        throttle_time_ms=Int32,
+        transaction_states=_structs(
+            error_code=Int16,
+            transactional_id=_TEXT,
+            transaction_state=_TEXT,
+            transaction_timeout_ms=Int32,
+            transaction_start_time_ms=Int64,
+            producer_id=Int64,
+            producer_epoch=Int16,
+            topics=_structs(topic=_TEXT, partitions=CompactArray(Int32)),
         ),
-        _TAGS,
     ),
 )
 OFFSET_DELETE = _kind(
     47,
     0,
-    Schema(
-        ("group", _STRING),
-        ("topics", Array(("topic", _STRING), ("partitions", Array(Int32)))),
-    ),
+    Schema(("group", _STRING), ("topics", Array(("topic", _STRING), ("partitions", Array(Int32))))),
     Schema(
         ("error_code", Int16),
         ("throttle_time_ms", Int32),
@@ -160,45 +140,34 @@ class _Uuid(AbstractType[uuid.UUID]):  # type: ignore[misc]
 METADATA_WITH_IDS = _kind(
     3,
     10,
-    Schema(
-        ("topics", _structs(("topic_id", _Uuid), ("topic", _TEXT))),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-        _TAGS,
+    _flexible(
+        topics=_structs(topic_id=_Uuid, topic=_TEXT),
+        allow_auto_topic_creation=Boolean,
+        include_cluster_authorized_operations=Boolean,
+        include_topic_authorized_operations=Boolean,
     ),
-    Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            _structs(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT)),
-        ),
-        ("cluster_id", _TEXT),
-        ("controller_id", Int32),
-        (
-            "topics",
-            _structs(
-                ("error_code", Int16),
-                ("topic", _TEXT),
-                ("topic_id", _Uuid),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    _structs(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", CompactArray(Int32)),
-                        ("isr", CompactArray(Int32)),
-                        ("offline_replicas", CompactArray(Int32)),
-                    ),
-                ),
-                ("authorized_operations", Int32),
+    _flexible(
+        throttle_time_ms=Int32,
+        brokers=_structs(node_id=Int32, host=_TEXT, port=Int32, rack=_TEXT),
+        cluster_id=_TEXT,
+        controller_id=Int32,
+        topics=_structs(
+            error_code=Int16,
+            topic=_TEXT,
+            topic_id=_Uuid,
+            is_internal=Boolean,
+            partitions=_structs(
+                error_code=Int16,
+                partition=Int32,
+                leader=Int32,
+                leader_epoch=Int32,
+                replicas=CompactArray(Int32),
+                isr=CompactArray(Int32),
+                offline_replicas=CompactArray(Int32),
             ),
+            authorized_operations=Int32,
         ),
-        ("cluster_authorized_operations", Int32),
-        _TAGS,
+        cluster_authorized_operations=Int32,
     ),
 )
 
