@@ -103,9 +103,8 @@ class BucketFiles:
 
     def present(self, paths: Iterable[str]) -> set[str]:
         """Return those of `paths` under which there is an object."""
-        wanted = list(paths)
-        found = self._objects.all(partial(self._objects.is_there, path) for path in wanted)
-        return {path for path, is_there in zip(wanted, found, strict=True) if is_there}
+        found = self._objects.each(self._objects.is_there, paths)
+        return {path for path, is_there in found.items() if is_there}
 
     def readable(self, paths: Iterable[str]) -> set[str]:
         """Return the same: where we may not read, the bucket denies that we look."""
@@ -113,7 +112,7 @@ class BucketFiles:
 
     def has_folder(self, folder: str) -> bool:
         """Return whether any path begins with it."""
-        return self._objects.all([partial(self._objects.is_folder, folder)])[0]
+        return self._objects.each(self._objects.is_folder, [folder])[folder]
 
     def names(self, folder: str) -> list[FoundName]:
         """Return what is in a folder, in order; nothing where there is no such folder."""
@@ -167,7 +166,7 @@ class BucketFiles:
 
     def remove(self, paths: Collection[str]) -> None:
         """Remove notes, which are no records; one that is not there is as removed."""
-        self._objects.all(partial(self._objects.delete, path) for path in paths)
+        self._objects.each(self._objects.delete, paths)
 
 
 def _waves(files: Iterable[NewFile]) -> list[list[NewFile]]:

@@ -5,7 +5,6 @@ A listing has the names and sizes of a thousand objects for the price of twelve 
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -105,7 +104,7 @@ class BucketInspection:
         """Return whether the server has given any of these objects a version."""
         if self._objects.url.scheme != "s3":
             return False  # boto3 knows no others.
-        found = self._objects.all(partial(self._objects.meta, path) for path in paths)
+        found = self._objects.each(self._objects.meta, paths).values()
         # `null` is what was made while versions were not kept.
         return any(each is not None and each["version"] not in {None, "null"} for each in found)
 

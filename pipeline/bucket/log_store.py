@@ -51,42 +51,32 @@ class BucketLogs:
     def logs(self) -> list[str]:
         """Return the folders that logs may have, of all epochs, in order."""
         epochs = self._objects.names(LEDGER_FOLDER)[1]
-        found = self._objects.all(partial(self._objects.listed, epoch) for epoch in epochs)
-        return sorted(log for _, folders in found for log in folders)
+        found = self._objects.each(self._objects.listed, epochs)
+        return sorted(log for _, folders in found.values() for log in folders)
 
     def with_tiles(self, logs: Iterable[str]) -> set[str]:
         """Return those of `logs` to which anything was ever appended, or was going to be."""
-        wanted = list(logs)
-        found = self._objects.all(partial(self._objects.is_folder, f"{log}/tile") for log in wanted)
-        return {log for log, is_folder in zip(wanted, found, strict=True) if is_folder}
+        found = self._objects.each(self._objects.is_folder, (f"{log}/tile" for log in logs))
+        return {path.removesuffix("/tile") for path, is_folder in found.items() if is_folder}
 
     def heads(self, logs: Iterable[str]) -> dict[str, Head]:
         """Return the head of each of `logs`; one without a checkpoint is left out."""
-        wanted = list(logs)
-        found = self._objects.all(
-            partial(self._objects.get, f"{log}/{CHECKPOINT_FILE}") for log in wanted
-        )
-        return {
-            log: Head(*head) for log, head in zip(wanted, found, strict=True) if head is not None
-        }
+        paths = {f"{log}/{CHECKPOINT_FILE}": log for log in logs}
+        found = self._objects.each(self._objects.get, paths)
+        return {paths[path]: Head(*head) for path, head in found.items() if head is not None}
 
     def tiles(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Return the bytes of tiles by their paths; what is not there is left out."""
-        wanted = list(paths)
-        found = self._objects.all(
-            partial(self._objects.get, path, TILE_LIMIT_BYTES) for path in wanted
-        )
-        return {
-            path: tile.content for path, tile in zip(wanted, found, strict=True) if tile is not None
-        }
+        limited = partial(self._objects.get, limit_bytes=TILE_LIMIT_BYTES)
+        found = self._objects.each(limited, paths)
+        return {path: tile.content for path, tile in found.items() if tile is not None}
 
     def names(self, folders: Iterable[str]) -> dict[str, list[str]]:
         """Return the names in each folder, in order; none where there is no such folder."""
-        wanted = list(folders)
-        found = self._objects.all(partial(self._objects.listed, folder) for folder in wanted)
+        found = self._objects.each(self._objects.listed, folders)
         return {
-            folder: sorted({path.rpartition("/")[2] for path in (*objects, *folders)})
-            for folder, (objects, folders) in zip(wanted, found, strict=True)
+            folder: sorted({path.rpartition("/")[2] for path in (*objects, *below)})
+            for folder, (objects, below) in found.items()
         }
 
     @contextmanager

@@ -18,6 +18,7 @@ again finds out.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from hashlib import sha256
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -94,6 +95,14 @@ class Objects(Connection):
         if not (wanted := list(calls)):
             return []
         return self._run(_all(wanted, self._permits))
+
+    def each(
+        self, call: Callable[[str], Coroutine[Any, Any, T]], paths: Iterable[str]
+    ) -> dict[str, T]:
+        """Make one call for each of `paths`, all at once; return what each returned."""
+        wanted = list(paths)
+        found = self.all(partial(call, path) for path in wanted)
+        return dict(zip(wanted, found, strict=True))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._starting:
