@@ -79,12 +79,10 @@ async def prepared_advise(
 
 
 def advise_worker(
-    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+    settings: Settings, *, accept_loss: bool = False
 ) -> AbstractAsyncContextManager[Worker]:
     """Run an advise worker for the length of a block: requests and claims; see `started`."""
-    return started(
-        prepared_advise(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
-    )
+    return started(prepared_advise(settings, accept_loss=accept_loss))
 
 
 app = WorkerApplication(prepared_advise)

@@ -125,17 +125,10 @@ def preparing_persist(
 def persist_worker(
     settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
 ) -> AbstractAsyncContextManager[Worker]:
-    """Run a persist worker for the length of a block; see `started`."""
+    """Run that persist worker for the length of a block; see `started`."""
     return started(
-        prepared_persist(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
+        preparing_persist(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
     )
-
-
-def legacy_persist_worker(
-    settings: Settings, *, accept_loss: bool = False
-) -> AbstractAsyncContextManager[Worker]:
-    """Run a persist worker over the v1 store for the length of a block; see `started`."""
-    return started(prepared_legacy_persist(settings, accept_loss=accept_loss))
 
 
 app = WorkerApplication(preparing_persist)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pipeline.app.advise import advise_worker
 from pipeline.app.audit import audit_worker
 from pipeline.app.local import local_broker, prepare_local, watch
-from pipeline.app.persist import legacy_persist_worker, persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.app.process import (
     ServiceHealth,
     Stopping,
@@ -85,19 +85,11 @@ async def _all_workers(
     settings: Settings, *, accept_loss: bool = False
 ) -> AsyncIterator[Sequence[Worker]]:
     """Run every worker of the store that the settings name: in v1 mode there is one."""
+    workers = [persist_worker(settings, accept_loss=accept_loss)]
+    if settings.runs_v2_enabled:
+        workers += [advise_worker(settings, accept_loss=accept_loss), audit_worker(settings)]
     async with AsyncExitStack() as stack:
-        if not settings.runs_v2_enabled:
-            legacy = legacy_persist_worker(settings, accept_loss=accept_loss)
-            yield [await stack.enter_async_context(legacy)]
-            return
-        yield [
-            await stack.enter_async_context(worker)
-            for worker in (
-                persist_worker(settings, accept_loss=accept_loss),
-                advise_worker(settings, accept_loss=accept_loss),
-                audit_worker(settings),
-            )
-        ]
+        yield [await stack.enter_async_context(worker) for worker in workers]
 
 
 def _welcome(settings: Settings, api_address: str, places: Sequence[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.persist import legacy_persist_worker, persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
@@ -74,6 +74,6 @@ async def test_v1_mode_beside_a_store_leaves_nothing_in_it(
         update={"runs_v2_enabled": False, "run_store_path": path, "judge_in_child_process": False}
     )
     await produce(settings, REQUESTS)
-    async with legacy_persist_worker(settings):
+    async with persist_worker(settings):
         await wait_until_stored(settings, len(REQUESTS))
     assert unexpected(settings) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.app.persist import legacy_persist_worker, persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.publisher import RunPublisher
 from pipeline.core.progress import no_progress
@@ -224,7 +224,7 @@ async def test_back_to_v1_and_forth_again_under_load_loses_no_run(
             await wait_until(lambda: stored_in(settings_) >= 200, "200 runs stored")
         report = await back(settings_)
         await more(len(sent) + 100)
-        async with legacy_persist_worker(settings_):
+        async with persist_worker(settings_.model_copy(update={"runs_v2_enabled": False})):
             await wait_until(lambda: len(rows_of(v1)) >= report.rows + 200, "200 rows more")
         await more(len(sent) + 100)
         in_v1 = rows_of(v1)

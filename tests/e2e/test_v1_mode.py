@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.app.persist import legacy_persist_worker, persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import CommittedOffset, commit_offsets, committed_offsets
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1.row import MARK
@@ -101,7 +101,7 @@ async def test_records_become_rows_and_the_same_events_without_an_artifact(
         sending(run_request(run_id="run_v1"), partition=0),
     ]
     await produce(v1_settings, records)
-    async with legacy_persist_worker(v1_settings):
+    async with persist_worker(v1_settings):
         await wait_until_stored(v1_settings, len(records))
     in_v1 = told(await read_topic(v1_settings, v1_settings.topics.run_events))
     by_offset = sorted((found[0] for found in in_v1.values()), key=lambda e: e.source.offset)
@@ -123,7 +123,7 @@ async def test_records_become_rows_and_the_same_events_without_an_artifact(
     assert rows["run_v1"] == OLD["run_v1"]
 
     # Switched back: every artifact is made, and told under the ids that were told before.
-    async with persist_worker(v1_settings):
+    async with persist_worker(v1_settings.model_copy(update={"runs_v2_enabled": True})):
         await wait_until_consumed(v1_settings)
     events = told(await read_topic(v1_settings, v1_settings.topics.run_events))
     assert events.keys() == in_v1.keys()
@@ -148,7 +148,7 @@ async def test_the_group_begins_where_it_or_the_other_stands_whichever_is_later(
     topic = topics.run_requests
     await put_group(v1_settings, topics.persist_group, {0: 2, 1: 1})
     await put_group(v1_settings, topics.persist_v1_group, {1: 3, 0: 1})
-    async with legacy_persist_worker(v1_settings):
+    async with persist_worker(v1_settings):
         await wait_until_stored(v1_settings, 9)
     assert set(rows_at(v1_settings)) == {"run_v1", "run_6", "run_2", "run_5", "run_8"}
     found = await group_at(v1_settings, topics.persist_group)
@@ -159,9 +159,9 @@ async def test_a_second_worker_joins_the_first_and_moves_nothing(v1_settings: Se
     topics = v1_settings.topics
     place = (topics.run_requests, 0)
     await produce(v1_settings, [sending(run_request(), partition=0)])
-    async with legacy_persist_worker(v1_settings):
+    async with persist_worker(v1_settings):
         await wait_until_stored(v1_settings, 1)
-        async with legacy_persist_worker(v1_settings):
+        async with persist_worker(v1_settings):
             pass
     assert (await group_at(v1_settings, topics.persist_v1_group))[place] == 1
 
@@ -169,13 +169,13 @@ async def test_a_second_worker_joins_the_first_and_moves_nothing(v1_settings: Se
 async def test_a_v2_store_that_is_gone_is_not_needed(v1_settings: Settings, tmp_path: Path) -> None:
     gone = v1_settings.model_copy(update={"data_dir": tmp_path / "gone"})
     await produce(gone, [sending(run_request(), partition=0)])
-    async with legacy_persist_worker(gone):
+    async with persist_worker(gone):
         await wait_until_stored(gone, 1)
     (event,) = told(await read_topic(gone, gone.topics.run_events)).values()
     assert (event[0].outcome, event[0].may_cut) == ("persisted", True)
     assert not gone.data_dir.exists()
     # Its events have ids of their own: nobody could say which the store would have given.
-    async with persist_worker(v1_settings):
+    async with persist_worker(v1_settings.model_copy(update={"runs_v2_enabled": True})):
         await wait_until_consumed(v1_settings)
     assert len(told(await read_topic(gone, gone.topics.run_events))) == 2
 
@@ -224,7 +224,7 @@ async def test_the_advise_worker_says_that_it_does_not_run(
 
 
 async def test_the_api_publishes_and_answers_as_v1_did(v1_settings: Settings) -> None:
-    async with legacy_persist_worker(v1_settings) as worker:
+    async with persist_worker(v1_settings) as worker:
         await wait_until(lambda: worker.is_ready, "the worker is ready")
         async with api_only(v1_settings) as service:
             green = await service.post(run_request(run_id="run_g"))
