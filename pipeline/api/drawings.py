@@ -45,7 +45,7 @@ class Drawings:
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._kept_bytes = 0
         self._child: ChildProcess | None = None
-        # Whoever waits for the same program finds it kept.
+        # A request that waits for the same program finds it kept.
         self._one_at_a_time = asyncio.Lock()
 
     async def document(self, sha256: str, program: bytes) -> bytes:

@@ -2,11 +2,11 @@
 
 1. Every log is read at one checkpoint: a `run` leaf whose path has one of the dates gives an
    artifact, an `advisory` leaf of such a run gives a link.
-2. Each file must be there, with the bytes of its leaf. A date of which something is missing, or
-   differs, or waits for its link, is not archived.
+2. Each file must be there, with the bytes of its leaf. A date is not archived where something is
+   missing, or differs, or waits for its link.
 3. Attachments that they name go along if nothing else names them, by the rows of the index, those
    of advisories that wait included. One that another run names stays in the store, and so does the
-   whole request of a run, in quarantine: whoever reads a tar may not read that.
+   whole request of a run, in quarantine: a reader of the tar may not read that.
 
 Memory grows by the files of the dates: some 3 KB each, measured with 500 and 2,500 runs.
 """

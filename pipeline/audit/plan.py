@@ -114,7 +114,7 @@ class AuditPlan:
     def begin_strays(self) -> bool:
         """Want rows and leaves of strays alone from now on; return whether there are any.
 
-        Once all leaves were read. Strays are runs of which a leaf is kept for its date, and neither
+        Once all leaves were read. Strays are runs that have a leaf kept for its date, and neither
         a row nor a file said that they are of that date.
         """
         if not self._extent.is_everything:

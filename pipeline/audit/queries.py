@@ -114,7 +114,7 @@ ADD_WANTED_RUN_LEAVES: Final = """INSERT INTO run_leaves
     WHERE is_dated(?3) OR ?1 IN (SELECT run_id FROM wanted)"""
 ADD_WANTED_ADVISORIES: Final = """INSERT INTO advisory_leaves
     SELECT ?1, ?2, ?3, ?4, ?5, {0:d}, ?6, ?7 WHERE ?1 IN (SELECT run_id FROM wanted)"""
-# Runs of which a leaf alone says that they are looked at: other leaves of theirs were not kept.
+# Runs that a leaf alone says to look at: other leaves of theirs were not kept.
 FIND_STRAYS: Final = """INSERT INTO strays SELECT run_id FROM run_leaves
     WHERE run_id NOT IN (SELECT run_id FROM wanted) UNION SELECT run_id FROM advisory_leaves
     WHERE run_id NOT IN (SELECT run_id FROM wanted)"""

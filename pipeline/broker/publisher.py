@@ -203,7 +203,7 @@ class RequestPublisher(Generic[Event]):
             await reader.stop()
 
     async def read_events(self) -> None:
-        """Let events be read from now on, whoever asked for what they are about.
+        """Let events be read from now on, also those about requests of others.
 
         Raises:
             BrokerError: No broker answers.

@@ -11,8 +11,8 @@ the bytes that are there decide:
 | something else | it differs | another went on |
 | nothing | again, at most five times | another went on |
 
-What has no answer at all is the network's fault. It may be stored or not: whoever does the same
-again finds out.
+What has no answer at all is the network's fault. It may be stored or not: a second try of
+the same finds out.
 """
 
 import asyncio

@@ -129,7 +129,7 @@ def make_row(url: str, row: StoreRow) -> None:
 def change_row(url: str, row: StoreRow) -> None:
     """Put another epoch, of another cluster, in force, once no batch is on its way.
 
-    Whoever goes on with that from before is refused at its next batch. The key stays.
+    A process that goes on with that from before is refused at its next batch. The key stays.
 
     Raises:
         StoreNotReadyError: The database is another store's.

@@ -72,7 +72,7 @@ Reported = TypeVar("Reported")
 """The outcome of one record, be it of a store of ours or of v1's."""
 
 _ATTEMPTS = 5
-"""Whoever meets others so often in a row pauses, as where the store does not answer."""
+"""A batch that meets others so often in a row pauses, as where the store does not answer."""
 
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
 

@@ -32,7 +32,7 @@ class Restoration:
 
     Attributes:
         files: Every file, each once.
-        unlike: Records of which the store knows another artifact or link than they make today;
+        unlike: Records whose artifact or link in the store is another than they make today;
             their files were left alone.
     """
 

@@ -6,7 +6,7 @@ Two changes are made here, of what aiokafka 0.14 leaves until the collector come
   forgets it where the task is cancelled (`client.py`, `bootstrap`). A time limit over a client's
   `start`, or a service that stops meanwhile, leaves a socket open.
 * The records of an answer hold their iterator, which holds them (`consumer/fetcher.py`,
-  `PartitionRecords`). An answer of which not every record was taken, as by a consumer that is
+  `PartitionRecords`). An answer whose records were not all taken, as by a consumer that is
   closed or goes to another offset, keeps its bytes: 1 MiB and more for each partition.
 """
 

@@ -1,6 +1,6 @@
 """Looks at the broker for people: bounded, one at a time, and each for all who ask meanwhile.
 
-Nobody waits for longer than a few seconds. A look that takes longer goes on, and whoever asks next
+Nobody waits for longer than a few seconds. A look that takes longer goes on, and the next request
 has its result; the time-outs of the clients end it.
 """
 

@@ -197,5 +197,5 @@ class HeldUp:
         try:
             found = await open_transactions(self._settings, [place])
         except BrokerError as error:
-            return f"an open transaction, of which the broker does not say more ({error})"
+            return f"an open transaction; the broker does not say more ({error})"
         return found.get((place.topic, place.partition), "an open transaction that is ending")

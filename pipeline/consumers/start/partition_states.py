@@ -122,7 +122,7 @@ async def is_beyond_store(
 ) -> bool:
     """Return whether the group went past records that the store has not seen.
 
-    The group also goes past what ends a transaction, of which the store gets nothing. Where
+    The group also goes past what ends a transaction; the store gets nothing of it. Where
     it stands beyond the log's end, the log is read from its start, so nothing is passed over.
 
     Args:

@@ -60,7 +60,7 @@ COORDINATES: Final = "coordinates"
 """The group of what turns, mirrors or scales all that follows: none of it is known here."""
 
 NUMBERED_OFFSETS: Final = frozenset({"G54.1", "G154"})
-"""Offsets of which P names one."""
+"""Words that choose an offset by its number, P."""
 
 ELSEWHERE: Final = {
     "G10": "G10 sets offsets, which are not known here: what it moves is not drawn.",

@@ -247,7 +247,7 @@ class NewRows:
 
 
 def _upsert(table: Table, conflict: str) -> TextClause:
-    """Return the insert of a row of which another may be there."""
+    """Return the insert of a row whose key may be there already."""
     names = table.c.keys()
     columns = ", ".join(f'"{name}"' for name in names)
     values = ", ".join(f":{name}" for name in names)

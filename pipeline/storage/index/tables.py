@@ -40,7 +40,7 @@ it changes one of the few pages of its time, however many runs there are; a hash
 for each number. -1 is that of the runs that no record explains.
 """
 HASH_START = 12
-"""Digits of a hash that an index keeps: 48 bits, of which 1,000,000 runs share few."""
+"""Digits of a hash that an index keeps: 48 bits, and few of 1,000,000 runs share them."""
 
 metadata = MetaData()
 
