@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -59,6 +60,7 @@ def documented_codes(name: str) -> dict[int, set[str]]:
     return codes
 
 
+@cache
 def operations() -> dict[str, dict[str, Any]]:
     deps = cast(ApiDependencies, SimpleNamespace(settings=Settings()))
     app = cast(FastAPI, create_api(deps, None).app)
@@ -70,41 +72,38 @@ def operations() -> dict[str, dict[str, Any]]:
     }
 
 
-OPERATIONS = operations()
-
-
 def test_every_route_is_described_and_no_other() -> None:
-    assert {name for name in SECTIONS if _ROUTE.fullmatch(name)} == OPERATIONS.keys()
+    assert {name for name in SECTIONS if _ROUTE.fullmatch(name)} == operations().keys()
 
 
 def test_the_statuses_of_a_route_are_those_of_openapi() -> None:
-    assert {name: set(documented_codes(name)) for name in OPERATIONS} == {
+    assert {name: set(documented_codes(name)) for name in operations()} == {
         name: {int(status) for status in operation["responses"]}
-        for name, operation in OPERATIONS.items()
+        for name, operation in operations().items()
     }
 
 
 def test_the_codes_of_openapi_are_described() -> None:
     examples = [
         (name, int(status), example["error"])
-        for name, operation in OPERATIONS.items()
+        for name, operation in operations().items()
         for status, response in operation["responses"].items()
         for media in response.get("content", {}).values()
         if RUNS_PATH in name and "error" in (example := media.get("example", {}))
     ]
     assert len(examples) > 50
-    described = {name: documented_codes(name) for name in OPERATIONS}
+    described = {name: documented_codes(name) for name in operations()}
     assert [each for each in examples if each[2] not in described[each[0]][each[1]]] == []
 
 
 def test_the_parameters_of_a_query_are_those_of_openapi() -> None:
     parameters = {
         name: {each["name"] for each in operation.get("parameters", []) if each["in"] == "query"}
-        for name, operation in OPERATIONS.items()
+        for name, operation in operations().items()
     }
     assert {
         name: {row[0] for row in dict(tables(SECTIONS[name])).get("parameter", [])}
-        for name in OPERATIONS
+        for name in operations()
     } == parameters
 
 
@@ -114,7 +113,7 @@ def test_the_table_of_codes_has_each_once_with_the_statuses_of_the_routes() -> N
     assert len(table) == len(rows)
     of_routes = {
         (code, status)
-        for name in OPERATIONS
+        for name in operations()
         for status, codes in documented_codes(name).items()
         for code in codes - SAID_BY_STATUS
     }
@@ -150,5 +149,5 @@ def test_every_route_of_the_original_is_in_the_table_of_changes() -> None:
     rows = dict(tables(SECTIONS["What changed against the original API"]))["route"]
     named = {row[0] for row in rows} - {"all"}
     assert len(named) == 9
-    assert named <= OPERATIONS.keys()
+    assert named <= operations().keys()
     assert all(len(row) == 4 for row in rows)

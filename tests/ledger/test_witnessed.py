@@ -1,6 +1,7 @@
 """Trusted checkpoints against the logs of now: the attacks of whoever has the disk, and the key."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def fault(root: Path, trusted: bytes) -> str:
     return message
 
 
+@cache
 def entries() -> list[bytes]:
     return [leaf.encode() for leaf in leaves(0, SIZE)]
 

@@ -1,15 +1,21 @@
 """The documentation of the API: every route, answer and shape of its document is on the page."""
 
+from functools import cache
+from typing import Any
+
 from pipeline.api.application import openapi_document
 from pipeline.page.api_docs import example_of, operations_of
 from tests.page.conftest import Site
 
-DOCUMENT = openapi_document("/")
+
+@cache
+def document() -> dict[str, Any]:
+    return openapi_document("/")
 
 
 async def test_the_page_has_every_route_answer_and_shape(site: Site) -> None:
     page = await site.page("/docs")
-    for method, path, operation in operations_of(DOCUMENT):
+    for method, path, operation in operations_of(document()):
         section = page.one("section", id=operation["operationId"])
         assert f"{method} {path}" in section.one("h2").words
         for found in operation.get("parameters", []):
@@ -20,7 +26,7 @@ async def test_the_page_has_every_route_answer_and_shape(site: Site) -> None:
         for body in (sent, *operation["responses"].values()):
             for content in body.get("content", {}).values():
                 assert example_of(content) in section.text
-    shapes = DOCUMENT["components"]["schemas"]
+    shapes = document()["components"]["schemas"]
     assert {f"shape-{name}" for name in shapes} <= {
         section.attributes.get("id") for section in page.all("section")
     }
@@ -37,11 +43,13 @@ async def test_each_link_of_the_page_leads_to_a_place_on_it(site: Site) -> None:
         if (link.attributes["href"] or "").startswith("#")
     }
     assert wanted <= set(ids)
-    assert len(wanted) > len(DOCUMENT["paths"])
+    assert len(wanted) > len(document()["paths"])
 
 
 def test_the_operations_are_those_of_the_document() -> None:
     wanted = [
-        (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
+        (method.upper(), path)
+        for path, methods in document()["paths"].items()
+        for method in methods
     ]
-    assert [(method, path) for method, path, _ in operations_of(DOCUMENT)] == wanted
+    assert [(method, path) for method, path, _ in operations_of(document())] == wanted
