@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,6 +53,26 @@ structlog.configure(
         ),
     ]
 )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that wait for a broker over the run, among those that need a processor.
+
+    One after the other in the order of their paths, all processes would wait in one half of the
+    run, and share the cores in the other. The last ones are short: they need no broker.
+    """
+
+    def waits(item: pytest.Item) -> bool:
+        return item.get_closest_marker("e2e") is not None
+
+    total, before = Counter(map(waits, items)), Counter[bool]()
+    places: dict[Path, float] = {}
+    for item in items:
+        kind = waits(item)
+        places.setdefault(item.path, before[kind] / total[kind] * (0.9 if kind else 1))
+        before[kind] += 1
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
