@@ -58,8 +58,7 @@ class Files:
     @classmethod
     def of(cls, path: Path) -> "Files":
         """Look at them."""
-        log, shared = (path.with_name(f"{path.name}-{part}") for part in ("wal", "shm"))
-        return cls(_state(path), _state(log), is_shared=os.path.lexists(shared))
+        return cls(_state(path), _state(f"{path}-wal"), is_shared=os.path.lexists(f"{path}-shm"))
 
     @property
     def way(self) -> Way:
@@ -69,9 +68,9 @@ class Files:
         return Way.STILL if self.log is None else Way.LOG_ALONE
 
 
-def _state(path: Path) -> _FileState | None:
+def _state(path: str | Path) -> _FileState | None:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116  # as text: two are looked at around each look-up
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

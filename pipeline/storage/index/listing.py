@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Integer,
-    String,
     bindparam,
-    func,
     literal_column,
     select,
     text,
@@ -27,10 +24,10 @@ from sqlalchemy import (
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
 from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
-from pipeline.storage.index.database import Reader, driver_text, each_of, text_for
+from pipeline.storage.index.database import Reader, text_for
 from pipeline.storage.index.merging import ARRIVALS, merged, newest_first, without_search
 from pipeline.storage.index.programs import is_of_program, refusing_run_ids
-from pipeline.storage.index.tables import LISTED_BY, advisories, runs
+from pipeline.storage.index.tables import LISTED_BY, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
@@ -41,40 +38,19 @@ _PLAIN_FROM = 1e-4
 _DAY_US = 86_400_000_000
 _LAST_TEXT = "\U0010ffff" * LABEL_LIMIT_CHARACTERS
 _SHOWN = (
-    "run_id",
-    "created_at_utc",
-    "event_type",
-    "status",
-    "mode",
-    "tool_id",
-    "material_id",
-    "machine_id",
-    "workflow_session_id",
-    "risk_level",
-    "score",
-    "block_reason",
-    "feasibility_sha256",
-    "toolpaths_sha256",
-    "gcode_sha256",
-    "gcode_known_by",
-    "artifact_sha256",
-    "artifact_path",
+    *("run_id", "created_at_utc", "event_type", "status", "mode", "tool_id", "material_id"),
+    *("machine_id", "workflow_session_id", "risk_level", "block_reason", "feasibility_sha256"),
+    *("toolpaths_sha256", "gcode_sha256", "gcode_known_by", "artifact_sha256", "artifact_path"),
 )
-# For the runs of one page alone, each found by the index over its advisories.
-_COUNT_ADVISORIES = (
-    select(
-        advisories.c.run_id,
-        func.count(),
-        func.count().filter(advisories.c.kind == literal_column("'explanation'", String)),
-    )
-    .where(
-        advisories.c.run_id.in_(select(each_of("ids"))),
-        advisories.c.link_path.is_not(None),
-        advisories.c.source_offset.is_not(None),
-    )
-    .group_by(advisories.c.run_id)
-)
-_COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "legacy", "created_at_us"))
+_COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "score", "legacy", "created_at_us"))
+_LINKED = """FROM advisories WHERE advisories.run_id = page.run_id AND link_path IS NOT NULL
+    AND source_offset IS NOT NULL"""
+# SQLite's own JSON would cut a score off after 15 digits; with 21 each is read as it was.
+_SCORE = "iif(score IS NULL, NULL, printf('%!.20e', score))"
+_JSON_OF_ROWS = {
+    "sqlite": ("json_group_array", "json_array", _SCORE),
+    "postgresql": ("json_agg", "json_build_array", "score"),
+}
 _FIRST_BUDGET = 1000
 """Tools that are merged, or runs that are looked through, before the other way is tried."""
 
@@ -142,25 +118,26 @@ def list_runs(connection: Reader, wanted: RunFilter) -> RunPage:
         InputError: The cursor is none of ours.
     """
     limit = max(1, min(wanted.limit, LARGEST_LIMIT))
-    values = {**_values(wanted), "count": limit + 1}
-    # Both of one state.
-    with connection.one_state():
-        rows = _rows(connection, values)
-        linked = _linked_advisories(connection, [row[0] for row in rows[:limit]])
-    items = [dict(zip(_SHOWN, row, strict=False)) for row in rows[:limit]]
-    for item, row in zip(items, rows, strict=False):
-        # What no record explains is not listed. Legacy is selected behind what is shown.
-        item["may_cut"] = may_cut(
-            status=item["status"], risk_level=item["risk_level"], legacy=bool(row[-2])
-        )
-        count, explanations = linked.get(item["run_id"], (0, 0))
-        item["advisory_count"] = count
-        item["explanation_status"] = "READY" if explanations else "NONE"
+    rows = _rows(connection, {**_values(wanted), "count": limit + 1})
     next_cursor = None
     if len(rows) > limit:
-        # created_at_us is selected last.
-        next_cursor = _write_cursor(rows[limit - 1][-1], items[-1]["run_id"])
-    return RunPage(items, next_cursor, limit)
+        del rows[limit:]
+        next_cursor = _write_cursor(rows[-1][len(_SHOWN) + 2], rows[-1][0])
+    return RunPage(list(map(_item, rows)), next_cursor, limit)
+
+
+def _item(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the item of a row of `_found`."""
+    score, legacy, _, advisory_count, is_explained = row[len(_SHOWN) :]
+    item = dict(zip(_SHOWN, row, strict=False))
+    item["score"] = None if score is None else float(score)
+    # What no record explains is not listed.
+    item["may_cut"] = may_cut(
+        status=item["status"], risk_level=item["risk_level"], legacy=bool(legacy)
+    )
+    item["advisory_count"] = advisory_count
+    item["explanation_status"] = "READY" if is_explained else "NONE"
+    return item
 
 
 def _values(wanted: RunFilter) -> dict[str, Any]:
@@ -184,26 +161,58 @@ def _values(wanted: RunFilter) -> dict[str, Any]:
     return values
 
 
-def _rows(connection: Reader, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _rows(connection: Reader, values: Mapping[str, Any]) -> list[list[Any]]:
     """Return the rows that fit `values`, newest first, at most `count` of them."""
     names, dialect_name = frozenset(values), connection.dialect_name
     if "gcode_sha256" in names:
-        return connection.execute(_of_program(names, dialect_name), values).fetchall()
-    if "prefix" not in names:
-        filters = names & set(LISTED_BY)
-        if len(filters) > 1 and dialect_name == "sqlite":
+        return _found(connection, _of_program(names, dialect_name), values)
+    if "prefix" in names:
+        with connection.one_state():
+            return _rows_of_prefix(connection, names, values)
+    filters = names & set(LISTED_BY)
+    if len(filters) > 1 and dialect_name == "sqlite":
+        with connection.one_state():
             return _rows_of_the_fewest(connection, values, sorted(filters))
-        return connection.execute(_newest(names, "count", dialect_name), values).fetchall()
-    # Either the tools of the prefix are few and their runs are merged, or the newest runs are
-    # looked through: in turns, so that it takes as long as the quicker of both, whatever the data.
-    budget = _FIRST_BUDGET
+    return _found(connection, _newest(names, "count", dialect_name), values)
+
+
+def _found(connection: Reader, query: str, values: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the rows of a query of `_COLUMNS`, each with what is linked: a number, and whether.
+
+    SQLite lets the other threads of Python go first at each row: so all rows come as one.
+    """
+    of_all = _as_one_row(query, connection.dialect_name)
+    found: list[list[Any]] = orjson.loads(connection.execute(of_all, values).fetchone()[0])
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _as_one_row(query: str, dialect_name: str) -> str:
+    """Return the query of the rows of `query` as one JSON text, in their order."""
+    array_of_rows, array, score = _JSON_OF_ROWS[dialect_name]
+    # Every part is a constant of ours; values are bound. What is linked is found by the index over
+    # advisories, for the runs of one page alone.
+    return f"""SELECT coalesce(CAST({array_of_rows}({array}({", ".join(_SHOWN)}, {score}, legacy,
+        created_at_us, (SELECT count(*) {_LINKED}),
+        EXISTS (SELECT 1 {_LINKED} AND kind = 'explanation'))) AS text), '[]')
+        FROM ({query}) AS page"""  # noqa: S608
+
+
+def _rows_of_prefix(
+    connection: Reader, names: frozenset[str], values: Mapping[str, Any]
+) -> list[list[Any]]:
+    """Return the rows that fit a prefix and more.
+
+    Either the tools of the prefix are few and their runs are merged, or the newest runs are looked
+    through: in turns, so that it takes as long as the quicker of both, whatever the data.
+    """
+    dialect_name, budget = connection.dialect_name, _FIRST_BUDGET
     while True:
         within = {**values, "budget": budget}
         (tools,) = connection.execute(_count_tools(dialect_name), within).fetchone()
         if tools < budget:
-            return connection.execute(_of_tools(names, dialect_name), within).fetchall()
-        newest = _looked_through(names, _OF_PREFIX, dialect_name)
-        rows = connection.execute(newest, within).fetchall()
+            return _found(connection, _of_tools(names, dialect_name), within)
+        rows = _found(connection, _looked_through(names, _OF_PREFIX, dialect_name), within)
         if len(rows) == values["count"] or _has_seen_all(connection, within):
             return rows
         budget *= 8
@@ -211,7 +220,7 @@ def _rows(connection: Reader, values: Mapping[str, Any]) -> list[tuple[Any, ...]
 
 def _rows_of_the_fewest(
     connection: Reader, values: Mapping[str, Any], filters: Sequence[str]
-) -> list[tuple[Any, ...]]:
+) -> list[list[Any]]:
     """Return the rows that fit several filters, by that which the fewest runs fit.
 
     SQLite knows nothing of the values and would search by any of them: 990,000 runs that are OK for
@@ -228,7 +237,7 @@ def _rows_of_the_fewest(
         others = [each for each in filters if each != name]
         fit = " AND ".join(f"{each} = :{each}" for each in others)
         newest = _looked_through(frozenset(within).difference(others), fit, "sqlite")
-        rows = connection.execute(newest, within).fetchall()
+        rows = _found(connection, newest, within)
         if fits < budget or len(rows) == values["count"]:
             return rows
         budget *= 8
@@ -357,13 +366,6 @@ def _conditions(names: frozenset[str]) -> list[ColumnElement[bool]]:
         last = tuple_(values["last_us"], values["last_id"])
         conditions.append(tuple_(runs.c.created_at_us, runs.c.run_id) < last)
     return conditions
-
-
-def _linked_advisories(connection: Reader, run_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """Return how many advisories each run has that are linked, and how many explain it."""
-    query = driver_text(_COUNT_ADVISORIES, connection.dialect_name)
-    found = connection.execute(query, {"ids": json.dumps(run_ids)})
-    return {run_id: (linked, explanations) for run_id, linked, explanations in found}
 
 
 def _midnight(day: str) -> int:

@@ -39,7 +39,8 @@ from tests.storage.stores import change_index, index_at, judged_record, opened, 
 # The ids that a look-up is given come as one JSON text, EXISTS has a row of its own, and what a
 # bounded query has found is read to its end.
 _HARMLESS = re.compile(
-    r"json_each|CONSTANT ROW|SCAN (parts|merged|newest|cutting|refused|found|\(subquery-\d+\))$"
+    r"json_each|CONSTANT ROW|"
+    r"SCAN (parts|merged|newest|page|cutting|refused|found|\(subquery-\d+\))$"
 )
 
 VALUES: dict[str, Any] = {
@@ -274,7 +275,10 @@ def test_a_cursor_is_only_what_we_wrote(index: RunIndex) -> None:
                 list_runs(connection, RunFilter(cursor=bad))
 
 
-@pytest.mark.parametrize("score", [None, 0, 1e-7, 5e-05, 0.0001, 0.1 + 0.2, 97])
+# Of the last one SQLite's shortest text reads as another number.
+@pytest.mark.parametrize(
+    "score", [None, 0, 1e-7, 5e-05, 0.0001, 0.1 + 0.2, 97, 3.2541798275871504e-306]
+)
 def test_a_page_is_canonical_whatever_the_score(tmp_path: Path, score: float | None) -> None:
     decision = {"risk_level": "GREEN"} | ({} if score is None else {"score": score})
     with opened(tmp_path / "store") as store:
@@ -290,7 +294,7 @@ def test_a_page_counts_the_links_of_the_state_that_it_lists(tmp_path: Path) -> N
     root = tmp_path / "store"
 
     def link(statement: str) -> None:
-        if "count(*)" in statement:
+        if "json_group_array" in statement:
             columns = "run_id, advisory_id, created_at_utc, created_at_us, kind, link_sha256"
             change_index(
                 root,
@@ -302,9 +306,11 @@ def test_a_page_counts_the_links_of_the_state_that_it_lists(tmp_path: Path) -> N
         store.commit([judged_record(run_request(run_id="run_1"))])
         with store.index.looking_up() as connection:
             connection.set_trace_callback(link)
-            counts = [list_runs(connection, RunFilter()).items[0]["advisory_count"]]
+            # Its tools are counted first.
+            wanted = RunFilter(tool_id_prefix="saw:")
+            counts = [list_runs(connection, wanted).items[0]["advisory_count"]]
             connection.set_trace_callback(None)
-            counts.append(list_runs(connection, RunFilter()).items[0]["advisory_count"])
+            counts.append(list_runs(connection, wanted).items[0]["advisory_count"])
     assert counts == [0, 1]
 
 
