@@ -165,6 +165,23 @@ def thread_faults() -> Iterator[None]:
         raise ExecutorError(NO_THREAD) from error
 
 
+@contextmanager
+def input_faults(what: str, way_out: str = "") -> Iterator[None]:
+    """Name a file of the caller that cannot be read or written.
+
+    Args:
+        what: The first words of the sentence: `FILE cannot be read`.
+        way_out: Its last words.
+
+    Raises:
+        InputError: The system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror or error}{way_out}.") from error
+
+
 def is_thread_fault(error: BaseException) -> bool:
     """Tell whether `error` is a thread that cannot be started."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"

@@ -32,7 +32,7 @@ from pipeline.core.store.contents import StoreContents
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.small_files import new_file
-from pipeline.errors import InputError, IntegrityError, RefusedError
+from pipeline.errors import InputError, IntegrityError, RefusedError, input_faults
 from pipeline.ledger.reader import StoreLogs
 from pipeline.settings import Settings
 from pipeline.storage.archives import ArchiveRecord, read_record, write_record
@@ -118,11 +118,9 @@ def _write(
 ) -> int:
     with closing(open_to_read(settings)) as store:
         contents = contents_of(store.index, logs, dates, progress)
-    try:
-        with new_file(path, FILE_MODE) as file:
-            write_tar(file, contents, logs, progress)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
+    written = input_faults(f"{path} cannot be written", "; name a new file")
+    with written, new_file(path, FILE_MODE) as file:
+        write_tar(file, contents, logs, progress)
     return contents.shared
 
 

@@ -46,7 +46,7 @@ from pipeline.core.layout import (
 )
 from pipeline.core.progress import Progress
 from pipeline.disk.regular_files import open_named, size_and_sha256_on_disk
-from pipeline.errors import InputError, IntegrityError
+from pipeline.errors import IntegrityError, input_faults
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.proofs import parse_tlog_proof
@@ -106,10 +106,8 @@ def open_tar(path: Path) -> IO[bytes]:
     Raises:
         InputError: It cannot be read.
     """
-    try:
+    with input_faults(f"{path} cannot be read"):
         return open_named(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def verify_tar(path: Path, file: IO[bytes], logs: StoreLogs, progress: Progress) -> VerifiedTar:
@@ -127,11 +125,9 @@ def verify_tar(path: Path, file: IO[bytes], logs: StoreLogs, progress: Progress)
         StoreError: The disk of the store failed.
     """
     verification = _Verification(logs, VerifiedTar(read_back(path, file)), progress)
-    try:
+    with input_faults(f"{path} cannot be read"):
         verification.run(file)
         file.seek(0)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     return verification.found
 
 
@@ -141,10 +137,8 @@ def read_back(path: Path, file: IO[bytes]) -> ArchivedTar:
     Raises:
         InputError: It cannot be read.
     """
-    try:
+    with input_faults(f"{path} cannot be read"):
         size_bytes, sha256 = size_and_sha256_on_disk(file)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     absolute = os.path.abspath(path)  # noqa: PTH100  # without following links
     return ArchivedTar(path=absolute, size_bytes=size_bytes, sha256=sha256)
 

@@ -41,7 +41,13 @@ from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive, RedriveResult
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.record import RecordId
-from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
+from pipeline.errors import (
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    input_faults,
+)
 from pipeline.recovery.redriving import redrive
 from pipeline.settings import Settings, read_settings
 
@@ -296,11 +302,9 @@ async def export_to_folder(
         InputError: The folder cannot be written, or is not empty.
         BrokerError: The broker cannot be reached.
     """
-    try:
+    with input_faults(f"{folder} cannot be written"):
         _make_empty(folder)
         return await _write(settings, letters, redrives, folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
 def _make_empty(folder: Path) -> None:

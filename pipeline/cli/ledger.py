@@ -23,7 +23,7 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
-from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
+from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError, input_faults
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.reader import FoundLeaf, StoreLogs, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.rotation import rotate_key
@@ -169,10 +169,10 @@ def read_trusted(path: Path) -> tuple[TrustedCheckpoint, ...]:
     Raises:
         InputError: It cannot be read, or holds no checkpoints.
     """
+    with input_faults(f"{path} cannot be read"):
+        content = path.read_bytes()
     try:
-        return parse_trusted(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        return parse_trusted(content)
     except EvidenceError as error:
         raise InputError(
             f"{path} holds no checkpoints as rmos ledger checkpoint prints them: {error}."

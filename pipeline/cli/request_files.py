@@ -12,7 +12,7 @@ from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.runs.verdict import Rejected, judge_run_record
-from pipeline.errors import InputError, RefusedError
+from pipeline.errors import InputError, RefusedError, input_faults
 from schemas.timestamps import format_timestamp
 
 _TOLD = 10
@@ -82,12 +82,8 @@ def _is_one_document(lines: list[tuple[int, bytes]]) -> bool:
 
 
 def _content(name: str) -> bytes:
-    try:
-        if name == STANDARD_INPUT:
-            return sys.stdin.buffer.read()
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror}.") from error
+    with input_faults(f"{name} cannot be read"):
+        return sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
 
 
 def _record(where: str, body: bytes) -> FileRecord | None:

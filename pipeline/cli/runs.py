@@ -28,7 +28,7 @@ from pipeline.cli.views.terminal import (
 )
 from pipeline.core.json.difference import dotted_path
 from pipeline.core.visible_text import visible
-from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
+from pipeline.errors import IntegrityError, NotFoundError, RefusedError, input_faults
 from pipeline.settings import read_settings
 from schemas.run_filter import RunFilter
 
@@ -110,14 +110,12 @@ def of_file(
 
 
 def _sha256_of(name: str) -> str:
-    try:
+    with input_faults(f"{name} cannot be read"):
         if name == STANDARD_INPUT:
             given = hashlib.file_digest(sys.stdin.buffer, "sha256")  # type: ignore[arg-type]  # readinto
             return given.hexdigest()
         with Path(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror}.") from error
 
 
 def _exit_status(verdict: "ProgramVerdict") -> int:
@@ -175,11 +173,8 @@ def download(
         print_bytes(content)
         return
     # Never over an existing file: what was downloaded before may be evidence.
-    try:
-        with to.open("xb") as file:
-            file.write(content)
-    except OSError as error:
-        raise InputError(f"{to} cannot be written: {error.strerror}; name a new file.") from error
+    with input_faults(f"{to} cannot be written", "; name a new file"), to.open("xb") as file:
+        file.write(content)
     note(f"{counted(len(content), 'byte')} to {to}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.views.terminal import print_text
-from pipeline.errors import InputError
+from pipeline.errors import input_faults
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -36,11 +36,9 @@ def export(
     from schemas.export import write_schemas
 
     settings = read_settings()
-    try:
+    with input_faults(f"The schemas cannot be written to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         paths = [*write_schemas(folder), *_write_documents(folder, settings)]
-    except OSError as error:
-        raise InputError(f"The schemas cannot be written to {folder}: {error.strerror}.") from error
     for path in paths:
         print_text(path)
 

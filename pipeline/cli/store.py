@@ -24,7 +24,7 @@ from pipeline.cli.views.terminal import (
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.store_identity import read_store
 from pipeline.disk.volume import has_group_commit, room_of
-from pipeline.errors import InputError, IntegrityError, StoreNotReadyError
+from pipeline.errors import InputError, IntegrityError, StoreNotReadyError, input_faults
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.contents import opened_contents
 
@@ -315,10 +315,8 @@ def put(
     with opened_contents(read_settings()) as contents:
         store = AttachmentFiles(contents.files)
         for file in files:
-            try:
+            with input_faults(f"{file} cannot be read"):
                 stored = store.put(file)
-            except OSError as error:
-                raise InputError(f"{file} cannot be read: {error.strerror}.") from error
             created += stored.created
             if as_json:
                 print_json(stored_answer(stored))

@@ -15,7 +15,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.small_files import new_file
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import StoreError, input_faults
 from pipeline.evidence.evidence import RunEvidence
 from pipeline.evidence.words import evidence_page, readme
 from pipeline.storage.attachments import AttachmentFiles, OpenBlob
@@ -37,11 +37,9 @@ def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFil
         NotFoundError: An attachment went meanwhile.
         StoreError: The disk of the store failed.
     """
-    try:
-        with new_file(path, FILE_MODE) as file:
-            write_bundle(file, evidence, attachments)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
+    written = input_faults(f"{path} cannot be written", "; name a new file")
+    with written, new_file(path, FILE_MODE) as file:
+        write_bundle(file, evidence, attachments)
 
 
 def write_bundle(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles) -> None:

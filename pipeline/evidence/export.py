@@ -40,7 +40,7 @@ from pipeline.core.runs.words import (
 from pipeline.core.visible_text import visible_json
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.small_files import new_file
-from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
+from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError, input_faults
 from pipeline.evidence.bundle import member, write_blob
 from pipeline.storage.artifacts import read_recorded, recorded_document
 from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
@@ -126,22 +126,20 @@ def export_runs(
     first = next(items, None)
     if first is None:
         raise NotFoundError("RUN_NOT_FOUND: No run fits, so nothing was written.")
-    try:
-        with (
-            new_file(path, FILE_MODE) as file,
-            ZipFile(file, "w", ZIP_STORED) as bundle,
-            TemporaryFile(dir=path.parent) as sums,
-            TemporaryFile(dir=path.parent) as table,
-        ):
-            export = _Export(bundle, reader, sums, table)
-            export.write_readme(wanted)
-            for number, item in enumerate(chain([first], items), 1):
-                export.write_run(item)
-                progress("runs", number, None)
-            export.end()
-            return export.report
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
+    with (
+        input_faults(f"{path} cannot be written", "; name a new file"),
+        new_file(path, FILE_MODE) as file,
+        ZipFile(file, "w", ZIP_STORED) as bundle,
+        TemporaryFile(dir=path.parent) as sums,
+        TemporaryFile(dir=path.parent) as table,
+    ):
+        export = _Export(bundle, reader, sums, table)
+        export.write_readme(wanted)
+        for number, item in enumerate(chain([first], items), 1):
+            export.write_run(item)
+            progress("runs", number, None)
+        export.end()
+        return export.report
 
 
 def _items(reader: RunReader, wanted: RunFilter) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.disk.regular_files import open_named
-from pipeline.errors import InputError
+from pipeline.errors import InputError, input_faults
 from pipeline.legacy.attachments import INLINE_LIMIT_BYTES, FoundBlob
 from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, PIECE_BYTES, canonical_form
 from schemas.fields import is_sha256
@@ -67,16 +67,12 @@ class LegacyBlobs:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    try:
+    with input_faults(f"The attachments folder {folder} cannot be read"):
         if not folder.is_dir():
             raise InputError(f"The attachments folder {folder} is no folder that can be read.")
         for path in sorted(folder.rglob("*")):
             if is_sha256(path.name[:_NAME_LENGTH]) and path.name[_NAME_LENGTH:][:1] in {"", "."}:
                 yield path
-    except OSError as error:
-        raise InputError(
-            f"The attachments folder {folder} cannot be read: {error.strerror}."
-        ) from error
 
 
 def _read(path: Path, name: str) -> tuple[BlobState, FoundBlob | None]:
@@ -103,11 +99,6 @@ def _found(name: str, size_bytes: int, suffix: str, content: bytes | None) -> Fo
 
 
 def _pieces_of(path: Path) -> Iterator[bytes]:
-    try:
-        with open_named(path) as file:
-            while piece := file.read(PIECE_BYTES):
-                yield piece
-    except OSError as error:
-        raise InputError(
-            f"The attachment {path} cannot be read: {error.strerror or error}."
-        ) from error
+    with input_faults(f"The attachment {path} cannot be read"), open_named(path) as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece

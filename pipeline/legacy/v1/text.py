@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.disk.regular_files import open_named
-from pipeline.errors import InputError
+from pipeline.errors import InputError, input_faults
 
 _SPACE = re.compile(r"[ \t\n\r]*+")
 # Looks for the end of each value; the values themselves are parsed when they are asked for.
@@ -164,13 +164,9 @@ def read_rows(path: Path) -> tuple[list[V1Row], str]:
     Raises:
         InputError: There is none, or it is not one JSON object with each run_id once.
     """
+    with input_faults(f"The v1 store {path} cannot be read"), open_named(path) as file:
+        body = file.read()
     try:
-        with open_named(path) as file:
-            body = file.read()
         return parse_rows(body), sha256_of_bytes(body)
-    except OSError as error:
-        raise InputError(
-            f"The v1 store {path} cannot be read: {error.strerror or error}."
-        ) from error
     except InvalidJsonError as error:
         raise InputError(f"The v1 store {path} cannot be read: {error}.") from error
