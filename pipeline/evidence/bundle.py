@@ -75,12 +75,11 @@ def bundle_tag(evidence: RunEvidence) -> str:
 
 
 def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
-    template, style = (
-        (_BRINGS / name).read_text(encoding="utf-8") for name in ("page.html", "page.css")
-    )
+    brought = ("readme.txt", "page.html", "page.css")
+    explains, page, style = ((_BRINGS / name).read_text(encoding="utf-8") for name in brought)
     yield "FORMAT", f"{FORMAT}\n".encode()
-    yield "README.txt", readme(evidence).encode()
-    yield "report.html", evidence_page(evidence, template, style).encode()
+    yield "README.txt", readme(evidence, explains).encode()
+    yield "report.html", evidence_page(evidence, page, style).encode()
     yield "verify.py", (_BRINGS / "verifier" / "verify.py").read_bytes()
     yield "vkeys.txt", "".join(f"{key}\n" for key in evidence.keys).encode()
     for record in evidence.files:

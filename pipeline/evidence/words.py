@@ -9,14 +9,13 @@ what would act or hide in a text is spelt out before.
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from textwrap import wrap
 from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.core.visible_text import visible_lines
-from pipeline.evidence.evidence import NamedAttachment, ProvenFile, RunEvidence
+from pipeline.evidence.evidence import ProvenFile, RunEvidence
 from pipeline.ledger.tlog.merkle import leaf_hash
 from pipeline.ledger.tlog.notes import encode_base64
 
@@ -66,72 +65,14 @@ _WORDS = {
     "HOW_TO_CHECK": HOW_TO_CHECK,
     "ABOUT_TRUST": ABOUT_TRUST,
 }
-"""The texts that page.html shows too."""
+"""The texts that readme.txt and page.html show."""
 
-_FILES = (
-    ("files/", "the store's own files, under the paths that they have there"),
-    ("SHA256SUMS", "the hash of every other file: sha256sum -c SHA256SUMS"),
-    ("records/*.leaf", "what the log says of each of them, the exact bytes that were hashed"),
-    ("records/*.tlog-proof", "index, inclusion proof, signed checkpoint (c2sp.org/tlog-proof)"),
-    ("records/*.consistency", "that the log begins with a checkpoint that you hold, if asked for"),
-    ("vkeys.txt", "the keys that signed the checkpoints, as the store says"),
-    ("report.html", "the run, readable"),
-    ("verify.py", "checks all of it; Python's standard library alone"),
-)
-_WIDTH = 96
-
-
-def readme(evidence: RunEvidence) -> str:
-    """Return the text of README.txt."""
-    return "\n".join(
-        [
-            f"Evidence about the run {evidence.run_id}",
-            f"of the store {evidence.store_id}.",
-            "",
-            *_heading("Check it"),
-            *(f"    {command}" for command in HOW_TO_CHECK),
-            "",
-            *_wrapped(ABOUT_TRUST),
-            "",
-            *_heading("What it proves"),
-            *(line for claim in PROVES for line in _wrapped(claim, "* ")),
-            "",
-            *_heading("What it does not prove"),
-            *(line for claim in DOES_NOT_PROVE for line in _wrapped(claim, "* ")),
-            "",
-            *_heading("What is not in it"),
-            *_wrapped(WITHHELD),
-            *_left_out(evidence.left_out),
-            "",
-            *_heading("What is in it"),
-            *(f"{name:<22} {meaning}" for name, meaning in _FILES),
-            "",
-        ]
-    )
-
-
-def _left_out(attachments: list[NamedAttachment]) -> list[str]:
-    if not attachments:
-        return ["All attachments that are named are in it."]
-    return ["Attachments that are named and not in it:"] + [
-        f"    {each.state}  {each.sha256}  {each.kind}" for each in attachments
-    ]
-
-
-def _heading(text: str) -> list[str]:
-    return [text, "-" * len(text)]
-
-
-def _wrapped(paragraph: str, first: str = "") -> list[str]:
-    return wrap(
-        paragraph,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
+_LINES: Final[dict[str, Any]] = {
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "keep_trailing_newline": True,
+}
 
 SHOWN_LIMIT: Final = 20_000
 """Characters of one text on the page; the whole is in the artifact."""
@@ -143,6 +84,17 @@ _CONTEXT: Final = (
     *("engine_version", "toolchain_version", "post_processor_version", "config_fingerprint"),
     *("drift_detected", "notes"),
 )
+
+
+def readme(evidence: RunEvidence, template: str) -> str:
+    """Return the text of README.txt.
+
+    Args:
+        evidence: What there is to show.
+        template: The text of readme.txt.
+    """
+    environment = Environment(**_LINES)  # noqa: S701  # no page, and nothing of others but names
+    return environment.from_string(template).render(evidence=evidence, words=_WORDS)
 
 
 def evidence_page(evidence: RunEvidence, template: str, style: str) -> str:
@@ -168,11 +120,8 @@ def page_environment() -> Environment:
     """Return how templates are rendered: each value visible and escaped, whatever it is."""
     environment = Environment(
         autoescape=True,
-        undefined=StrictUndefined,
         finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+        **_LINES,
     )
     environment.filters |= {
         "base64": encode_base64,

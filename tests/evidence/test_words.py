@@ -27,7 +27,10 @@ from tests.builders import judged, red_request, run_request, sha256
 from tests.json_values import texts
 from tests.ledger.tlog.signers import signer
 
-TEMPLATE = Path(words.__file__).with_name("page.html").read_text(encoding="utf-8")
+TEMPLATE, README = (
+    Path(words.__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("page.html", "readme.txt")
+)
 SIGNER = signer("rmos/" + "0" * 32)
 ORIGIN = f"{SIGNER.name}/1/rmos.runs.requests/0"
 ALLOWED_TAGS = {
@@ -196,10 +199,10 @@ def test_a_time_that_no_calendar_has_is_reported_as_it_is() -> None:
 
 def test_the_readme_fits_a_terminal_and_names_what_is_left_out() -> None:
     missing = NamedAttachment("0" * 64, "geometry", "part.geo", 12, "missing")
-    told = readme(evidence_of(run_request(), (missing,)))
+    told = readme(evidence_of(run_request(), (missing,)), README)
     assert max(map(len, told.splitlines())) <= 100
     assert f"    missing  {'0' * 64}  geometry" in told
-    assert "All attachments that are named are in it." in readme(evidence_of(run_request()))
+    assert "All attachments that are named are in it." in readme(evidence_of(run_request()), README)
 
 
 def test_a_consistency_proof_has_the_form_of_a_witness_request() -> None:
