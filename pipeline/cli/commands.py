@@ -7,14 +7,14 @@ is asked for; `rmos --help` reads the table alone.
 import gc
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from pipeline.cli import INTERRUPTED
 from pipeline.cli.one_host import refuse_in_a_bucket
@@ -117,7 +117,7 @@ def _imports() -> Iterator[None]:
         gc.enable()
 
 
-def _imported(name: str) -> "Command":
+def imported(name: str) -> "Command":
     """Return the command or the group itself, with its imports."""
     place, help_ = COMMANDS[name]
     with _imports():
@@ -128,25 +128,25 @@ def _imported(name: str) -> "Command":
     else:
         alone.command(name)(found)
     command = typer.main.get_group(alone).commands[name]
-    _let_help_flow(command)
-    add_setting_options(command, [name])
-    refuse_in_a_bucket(command, [name])
+    _complete(command, [name])
     return command
 
 
-def _let_help_flow(command: "Command") -> None:
-    """Let each paragraph of help fill the terminal's lines; Typer does so with the first alone."""
-    for each in getattr(command, "commands", {}).values():
-        _let_help_flow(each)
+def _complete(command: "Command", words: Sequence[str]) -> None:
+    """Give a command, or each command of a group, what all have; `words` call it, behind `rmos`."""
+    # Let each paragraph of help fill the terminal's lines; Typer does so with the first alone.
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    below = getattr(command, "commands", {})
+    for word, each in below.items():
+        _complete(each, [*words, word])
+    if not below or getattr(command, "invoke_without_command", False):
+        add_setting_options(command, words)
+        refuse_in_a_bucket(command, " ".join(words))
 
 
 class _Listed(TyperCommand):
     """A command as help and completion list it, which becomes the command itself when it runs."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, help=COMMANDS[name][1])
 
     def make_context(
         self,
@@ -155,43 +155,22 @@ class _Listed(TyperCommand):
         parent: "Context | None" = None,
         **extra: Any,  # noqa: ANN401  # as Typer's
     ) -> "Context":
-        return _imported(str(self.name)).make_context(info_name, args, parent, **extra)
+        return imported(str(self.name)).make_context(info_name, args, parent, **extra)
 
 
-class _Imported(Mapping[str, "Command"]):
-    """The commands by their names; each is imported when it is looked up."""
-
-    def __getitem__(self, name: str) -> "Command":
-        return _imported(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-
-class _Group(TyperGroup):
-    """All commands; none is imported before it is needed."""
-
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # as Typer's
-        super().__init__(**{**settings, "commands": _Imported()})
-
-    def list_commands(self, ctx: "Context") -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
-        return _Listed(cmd_name) if cmd_name in COMMANDS else None
+def _listed() -> None:
+    """Stand for a command that is not imported yet; it is never called."""
 
 
 app = typer.Typer(
-    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Commands and groups of commands inherit it.
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run requests become immutable artifacts: what was approved, and why.",
 )
+for _name, (_, _help) in COMMANDS.items():
+    app.command(_name, cls=_Listed, help=_help)(_listed)
 
 SERVICES = frozenset({"api", "up", "worker"})
 """Commands that log: a warning is a line of their log."""

@@ -5,7 +5,7 @@ RMOS_DATA_DIR, which is another store than the one that the settings name.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,19 +34,14 @@ WORKS_IN_A_BUCKET: Final = frozenset(
 _VARIABLE: Final = "RMOS_STORE_URL"
 
 
-def refuse_in_a_bucket(command: "Command", words: Sequence[str]) -> None:
-    """Let `command`, or each command of that group, refuse a store that it cannot work on.
+def refuse_in_a_bucket(command: "Command", name: str) -> None:
+    """Let `command` refuse a store that it cannot work on.
 
     Args:
         command: As it was imported.
-        words: By which it is called, behind `rmos`.
+        name: By which it is called, behind `rmos`.
     """
-    below = getattr(command, "commands", {})
-    for word, each in below.items():
-        refuse_in_a_bucket(each, [*words, word])
-    name = " ".join(words)
-    is_group = below and not getattr(command, "invoke_without_command", False)
-    if not is_group and name not in WORKS_IN_A_BUCKET and command.callback is not None:
+    if name not in WORKS_IN_A_BUCKET and command.callback is not None:
         command.callback = _refusing(command.callback, name)
 
 

@@ -40,17 +40,12 @@ fits counts. A command that asks a broker looks into the folder too, for a local
 
 
 def add_setting_options(command: "Command", words: Sequence[str]) -> None:
-    """Give `command`, or each command of that group, options for the settings that it reads.
+    """Give `command` options for the settings that it reads.
 
     Args:
         command: As it was imported, without them.
         words: By which it is called, behind `rmos`.
     """
-    below = getattr(command, "commands", {})
-    for word, each in below.items():
-        add_setting_options(each, [*words, word])
-    if below and not getattr(command, "invoke_without_command", False):
-        return
     read = _read_by(words)
     command.params += [each for each in _options() if each.name in read]
 

@@ -9,20 +9,18 @@ from importlib.metadata import version
 from itertools import pairwise
 
 import pytest
-import typer
 
 from pipeline.cli import commands, main
-from pipeline.cli.commands import COMMANDS, app
+from pipeline.cli.commands import COMMANDS, imported
 from tests.cli.command_line import CommandLine
 from tests.e2e.worker_processes import RMOS
 
 
 def groups_and_commands() -> list[tuple[str, ...]]:
-    group = typer.main.get_command(app)
     found: list[tuple[str, ...]] = [()]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name in COMMANDS:
         found.append((name,))
-        below = getattr(command, "commands", {}).items()
+        below = getattr(imported(name), "commands", {}).items()
         found += [(name, word) for word, each in below if not each.hidden]
     return found
 
@@ -134,10 +132,9 @@ def test_a_thread_that_cannot_be_started_is_one_sentence(
 
 
 def test_a_command_is_listed_with_what_its_own_help_begins_with() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     own = {
-        name: (each.name, each.hidden, " ".join(each.help.split("\n\n")[0].split()))
-        for name, each in commands.items()
+        name: (each.name, each.hidden, " ".join((each.help or "").split("\n\n")[0].split()))
+        for name, each in ((name, imported(name)) for name in COMMANDS)
     }
     assert own == {name: (name, False, listed) for name, (_, listed) in COMMANDS.items()}
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from pipeline.cli.commands import app
+from pipeline.cli.commands import COMMANDS, imported
 from pipeline.settings import PREFIX, Settings, options_given, read_settings
 from tests.cli.command_line import CommandLine
 
@@ -31,7 +30,9 @@ def options_of(command: Any) -> set[str]:
 
 def test_each_command_that_reads_settings_has_them_as_options() -> None:
     found = {
-        words: options_of(command) for words, command in leaves((), typer.main.get_command(app))
+        words: options_of(command)
+        for name in COMMANDS
+        for words, command in leaves((name,), imported(name))
     }
     assert len(found) > 50
     # The demo has a folder and a broker of its own, and single files have no settings.

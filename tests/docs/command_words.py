@@ -6,13 +6,13 @@ from typing import Any
 
 import typer
 
-from pipeline.cli.commands import app
+from pipeline.cli.commands import COMMANDS, app, imported
 
 
 @cache
 def _commands() -> dict[str, Any]:
-    """Return what stands behind `rmos`; each look at the group itself makes a command anew."""
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    """Return what stands behind `rmos`."""
+    return {name: imported(name) for name in COMMANDS}
 
 
 def fault_of(line: str) -> str | None:

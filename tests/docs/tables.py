@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import typer
 from annotated_types import Ge, Gt, Le
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BeforeValidator, SecretStr
@@ -14,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pipeline import metrics
 from pipeline.audit.rules.finding import MEANINGS
 from pipeline.broker.admin.topic_promises import RULES, Consequence
-from pipeline.cli.commands import app
+from pipeline.cli.commands import COMMANDS, imported
 from pipeline.consumers.engine.readiness import KINDS
 from pipeline.settings import Settings
 
@@ -82,12 +81,12 @@ def commands_table() -> str:
     """Return the table of every command, with the first paragraph of its help."""
     return markdown_table(
         ("command", "does"),
-        ((f"`{name}`", _first_paragraph(command)) for name, command in _commands("rmos", app)),
+        (
+            (f"`{name}`", _first_paragraph(command))
+            for word in COMMANDS
+            for name, command in _walk(f"rmos {word}", imported(word))
+        ),
     )
-
-
-def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Any]]:
-    yield from _walk(name, typer.main.get_command(group))
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
