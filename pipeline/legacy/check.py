@@ -28,7 +28,7 @@ from pipeline.legacy.source import (
     RefusedRow,
     read_source,
 )
-from pipeline.storage.archives import Archives, is_gone
+from pipeline.storage.archives import Archives
 from pipeline.storage.artifacts import sha256_of_file
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 from pipeline.storage.store import open_store_to_read
@@ -170,18 +170,17 @@ def _row_differences(
         files = _files_of(row)
     for path, sha256 in files.items():
         found = _sha256_of(kept, path)
-        if found is None and run is not None and _is_archived(kept, path, run, archives):
+        if found is None and run is not None and _is_archived(path, run, archives):
             continue
         if found != sha256:
             code = "MISSING" if found is None else "DIFFERENT"
             yield Difference(row.run_id, code, path, sha256, found)
 
 
-def _is_archived(kept: ReadableFiles, path: str, run: StoredRun, archives: Archives) -> bool:
+def _is_archived(path: str, run: StoredRun, archives: Archives) -> bool:
     """Return whether what is missing went into a tar with the artifact of its run."""
     is_kept = path.startswith(BlobArea.QUARANTINE.value)
-    covering = archives.covering(run.artifact_path, run.source)
-    return not is_kept and covering is not None and is_gone(kept, run.artifact_path)
+    return not is_kept and archives.is_archived(run.artifact_path, run.source)
 
 
 def _files_of(row: CarriedRow) -> dict[str, str]:

@@ -136,6 +136,10 @@ class Archives:
         record = self.of(date_of(path))
         return record if record is not None and record.covers(*sources) else None
 
+    def is_archived(self, path: str, *sources: RecordSource | None) -> bool:
+        """Return whether a record covers an artifact or a link, and its file is gone."""
+        return self.covering(path, *sources) is not None and is_gone(self._store.files, path)
+
     def has_row(self, row: StoredRow, runs: Mapping[str, StoredRun]) -> bool:
         """Return whether a record covers the document of a row, likewise.
 

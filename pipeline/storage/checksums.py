@@ -38,7 +38,7 @@ from pipeline.ledger.stored_log import ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.tiles import bundles_of
-from pipeline.storage.archives import Archives, is_gone
+from pipeline.storage.archives import Archives
 from pipeline.storage.artifacts import read_recorded
 
 
@@ -271,7 +271,7 @@ def _lines_of(
 ) -> tuple[list[str], list[str | None]]:
     """Return the lines of a file, and what is wrong with it; None where it is archived."""
     path, sha256 = file.path, file.sha256
-    if archives.covering(path, *file.sources) is not None and is_gone(store.files, path):
+    if archives.is_archived(path, *file.sources):
         return [], [None]
     lines = [sum_line(sha256, path)]
     try:

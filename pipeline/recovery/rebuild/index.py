@@ -22,27 +22,29 @@ The position of a partition is where its log ends, or where there is none what i
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
+from pipeline.core.layout import LinkPath, date_of
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.core.store.contents import StoreContents
 from pipeline.disk.store_identity import check_identity
-from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.errors import BrokerError, IntegrityError, StoreNotReadyError
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import StoreLogs
-from pipeline.recovery.rebuild.archived import take_archives
-from pipeline.recovery.rebuild.rows import RebuiltRows
+from pipeline.recovery.rebuild.rows import RebuiltRows, RebuiltRun
 from pipeline.recovery.replay.request_topics import (
     consumed_offsets,
     holes_in_consumed,
     request_topics,
 )
 from pipeline.settings import Settings
+from pipeline.storage.archives import Archives
 from pipeline.storage.artifacts import UnexpectedFile
 from pipeline.storage.contents import opened_contents
 from pipeline.storage.index.replacement import Replacement, batches
@@ -131,7 +133,7 @@ async def _rebuild(
         await _explain(
             settings, identity.epoch, rows, begin=begin, committed=committed, progress=progress
         )
-    report = _report(rows, take_archives(store, rows))
+    report = _report(rows, take_archives(Archives(store), rows))
     with store.faults(), replacement() as transaction:  # 6.
         for batch in batches(row.indexed for row in rows.runs.rows.values()):
             transaction.add_runs(batch)
@@ -228,6 +230,51 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) 
             "made a file, and the store has no leaves that say it: put back the folder ledger of a "
             "backup of this store first. The old index is in place."
         )
+
+
+def take_archives(archives: Archives, rows: RebuiltRows) -> int:
+    """Let rows whose file is archived say so; return how many they are.
+
+    Raises:
+        IntegrityError: Of something archived there is neither the file nor the record.
+    """
+    runs, advisories, marked = rows.runs.rows, rows.advisories.rows, 0
+    if lost := sum(_is_lost(archives, runs, *each) for each in rows.wanted):
+        raise IntegrityError(
+            f"Nothing was replaced: {lost:,} runs and advisories are archived, and the topics have "
+            "their records no more, so nothing here has their rows. Put their files back first "
+            "(rmos archive restore FILE)."
+        )
+    for row in runs.values():
+        if not row.has_file and archives.is_archived(row.run.artifact_path, row.run.source):
+            row.is_archived = True
+            marked += 1
+    for key, link in advisories.items():
+        known = runs.get(link.run_id)
+        if link.link_path is None and known is not None:
+            path = _link_path(known, *key)
+            if archives.is_archived(path, known.run.source, link.source):
+                # The link was made once.
+                advisories[key] = replace(link, link_path=path)
+                marked += 1
+    return marked
+
+
+def _is_lost(
+    archives: Archives, runs: Mapping[str, RebuiltRun], source: RecordSource, leaf: LedgerLeaf
+) -> bool:
+    """Return whether a leaf without a row is of something archived."""
+    if leaf.path is not None:
+        return archives.is_archived(leaf.path, source)
+    known = runs.get(str(leaf.run_id))
+    if known is None:
+        return False  # Its run is lost too, and counted.
+    path = _link_path(known, str(leaf.run_id), str(leaf.advisory_id))
+    return archives.is_archived(path, known.run.source, source)
+
+
+def _link_path(known: RebuiltRun, run_id: str, advisory_id: str) -> str:
+    return str(LinkPath(date_of(known.run.artifact_path), run_id, advisory_id))
 
 
 def _report(rows: RebuiltRows, archived: int) -> RebuildReport:

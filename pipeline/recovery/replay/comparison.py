@@ -44,7 +44,7 @@ from pipeline.recovery.replay.history import (
     uploads_of,
 )
 from pipeline.recovery.replay.request_topics import RequestTopic
-from pipeline.storage.archives import Archives, is_gone
+from pipeline.storage.archives import Archives
 from pipeline.storage.batch_plan import PlannedRecord, StoredRow, path_of_row, sha256_of_row
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex
@@ -244,8 +244,7 @@ class StoreComparison:
         if isinstance(named_by, LinkPath):
             run = self._index.find(named_by.run_id)
             sources.append(None if run is None else run.source)
-        covered = self._archives.covering(document, *sources) is not None
-        if not covered or not is_gone(self._store.files, document):
+        if not self._archives.is_archived(document, *sources):
             return False
         if path == document:
             self._tally.counts["archived"] += 1

@@ -17,11 +17,11 @@ from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import begin_epoch, create_store, read_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.ledger.reader import StoreLogs
-from pipeline.recovery.rebuild.archived import take_archives
-from pipeline.recovery.rebuild.index import rebuild_index
+from pipeline.recovery.rebuild.index import rebuild_index, take_archives
 from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
+from pipeline.storage.archives import Archives
 from pipeline.storage.ledger_key import init_ledger_key, open_ledger, verifier_keys
 from pipeline.storage.run_store import RunRecord, RunStore
 from pipeline.storage.store import open_store_to_write
@@ -309,7 +309,7 @@ async def test_what_is_archived_is_restored_before_a_rebuild(
     lost.take_files(no_progress)
     lost.take_leaves(StoreLogs(disk_contents(root), keys), no_progress)
     with pytest.raises(IntegrityError, match="Nothing was replaced: 5 runs and advisories"):
-        take_archives(disk_contents(root), lost)
+        take_archives(Archives(disk_contents(root)), lost)
     restore_archive(tar, StoreLogs(disk_contents(root), keys), no_progress)
     lose_index(settings)
     report = await rebuild_index(settings)
@@ -334,6 +334,6 @@ async def test_archived_rows_are_made_of_their_records_with_the_links_that_were_
     for each in (run, claim):
         rebuilt.take_record(each.source, each.verdict)
     assert rebuilt.runs.without_file() == ["run_0"]
-    assert take_archives(disk_contents(root), rebuilt) == 2
+    assert take_archives(Archives(disk_contents(root)), rebuilt) == 2
     assert rebuilt.runs.without_file() == []
     assert list(rebuilt.advisories.to_be_linked(rebuilt.runs.paths())) == []
