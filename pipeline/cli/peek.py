@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from pipeline.recovery.replay.peek import Waiting, WaitingRecord
+    from pipeline.recovery.replay.peek import WaitingRecord
     from pipeline.recovery.replay.request_topics import RequestTopic
 
 COLUMNS = ("record", "broker_time_utc", "verdict", "key", "size_bytes", "headers")
@@ -37,16 +37,17 @@ def peek(
     from pipeline.recovery.replay.peek import common
 
     settings = read_settings()
-    waiting, records = asyncio.run(_look(settings, _topic(settings, group), limit))
+    topic = _topic(settings, group)
+    waiting, records = asyncio.run(_look(settings, topic, limit))
     shared = common(records)
     if as_json:
         for record in records:
             print_json(_document(record))
-        summary = {"group": waiting.topic.group, "waiting": waiting.count}
+        summary = {"group": topic.group, "waiting": waiting}
         print_json({"summary": {**summary, "read": len(records), **shared}})
         return
     print_table(COLUMNS, map(_row, records))
-    note(f"{waiting.topic.group}: {waiting.count:,} wait, {len(records):,} read")
+    note(f"{topic.group}: {waiting:,} wait, {len(records):,} read")
     for name, counts in shared.items():
         for text, count in counts.items():
             note(f"  {name} {count:,}  {visible(text)}")
@@ -54,12 +55,14 @@ def peek(
 
 async def _look(
     settings: Settings, topic: "RequestTopic", limit: int
-) -> tuple["Waiting", list["WaitingRecord"]]:
+) -> tuple[int, list["WaitingRecord"]]:
+    """Return how many offsets wait, marks of transactions among them, and the first records."""
     from pipeline.recovery.replay.peek import peek as peek_records
-    from pipeline.recovery.replay.peek import waiting_of
+    from pipeline.recovery.replay.peek import waiting_in
 
-    waiting = await waiting_of(settings, topic)
-    return waiting, [record async for record in peek_records(settings, waiting, limit)]
+    waiting = await waiting_in(settings, topic)
+    records = [each async for each in peek_records(settings, topic, waiting, limit)]
+    return sum(each.end - each.beginning for each in waiting.values()), records
 
 
 def _topic(settings: Settings, group: str) -> "RequestTopic":

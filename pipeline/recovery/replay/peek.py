@@ -7,7 +7,7 @@ common is counted: verdicts, how their keys begin, headers. Nothing is written o
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -66,46 +66,28 @@ class WaitingRecord:
         return f"{match.group() if match else ''}..."
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Where a group stands.
-
-    Attributes:
-        topic: The topic that it reads.
-        ranges: What waits in each partition, without those where nothing does.
-    """
-
-    topic: RequestTopic
-    ranges: dict[Partition, OffsetRange]
-
-    @property
-    def count(self) -> int:
-        """Offsets that wait; marks of transactions count too."""
-        return sum(each.end - each.beginning for each in self.ranges.values())
-
-
-async def waiting_of(settings: Settings, topic: RequestTopic) -> Waiting:
-    """Return what waits for the first group of `topic`.
+async def waiting_in(settings: Settings, topic: RequestTopic) -> dict[Partition, OffsetRange]:
+    """Return what waits for the group of `topic`, without partitions where nothing does.
 
     Raises:
         BrokerError: The broker cannot be reached, or the topic is missing.
     """
     ranges = await waiting_ranges(settings, topic.group, topic.name)
-    return Waiting(
-        topic, {place: each for place, each in ranges.items() if each.end > each.beginning}
-    )
+    return {place: each for place, each in ranges.items() if each.end > each.beginning}
 
 
-async def peek(settings: Settings, waiting: Waiting, limit: int) -> AsyncIterator[WaitingRecord]:
+async def peek(
+    settings: Settings, topic: RequestTopic, waiting: Mapping[Partition, OffsetRange], limit: int
+) -> AsyncIterator[WaitingRecord]:
     """Yield the first records that wait, at most `limit`, as many of each partition.
 
     Raises:
         BrokerError: The broker cannot be reached.
     """
-    share = -(-limit // max(len(waiting.ranges), 1))
+    share = -(-limit // max(len(waiting), 1))
     ranges = {
         place: OffsetRange(each.beginning, min(each.end, each.beginning + share))
-        for place, each in waiting.ranges.items()
+        for place, each in waiting.items()
     }
     left = limit
     async with aclosing(read_ranges(settings, ranges)) as records:
@@ -113,7 +95,7 @@ async def peek(settings: Settings, waiting: Waiting, limit: int) -> AsyncIterato
             if left == 0:
                 return
             left -= 1
-            yield _looked_at(record, waiting.topic.judge(record.key, record.value))
+            yield _looked_at(record, topic.judge(record.key, record.value))
 
 
 def common(records: Iterable[WaitingRecord]) -> dict[str, dict[str, int]]:
