@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from pipeline.broker.reading.dead_letters import (
     read_dead_letters,
     read_redrives,
 )
-from pipeline.cli.options import MOMENT, AsJson, AsNdjson, moment_ms
+from pipeline.cli.options import MOMENT, AsJson, AsNdjson, moment_ms, with_options
 from pipeline.cli.views.dead_letters import (
     LIST_COLUMNS,
     content_document,
@@ -57,32 +58,41 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(metavar="SOURCE...", help="Refused records: rmos.runs.requests/3/17."),
 ]
-Codes = Annotated[
-    list[str] | None, typer.Option("--code", help="Refused for this; may be given again.")
-]
-Topics = Annotated[
-    list[str] | None,
-    typer.Option("--topic", help="Of the record or of its dead letter; may be given again."),
-]
-Since = Annotated[
-    str | None, typer.Option(metavar=MOMENT, help="Refused then or later: 2025-12-18T14:03:22Z.")
-]
-Until = Annotated[str | None, typer.Option(metavar=MOMENT, help="Refused before that.")]
+
+
+def _filter(
+    *,
+    code: Annotated[
+        list[str] | None, typer.Option(help="Refused for this; may be given again.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the record or of its dead letter; may be given again."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar=MOMENT, help="Refused then or later: 2025-12-18T14:03:22Z."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar=MOMENT, help="Refused before that.")] = None,
+) -> DeadLetterFilter:
+    return DeadLetterFilter(
+        codes=frozenset(code or ()),
+        topics=frozenset(topic or ()),
+        since_ms=moment_ms("--since", since),
+        until_ms=moment_ms("--until", until),
+    )
 
 
 @app.command("list")
+@with_options(wanted=_filter)
 def list_command(
-    code: Codes = None,
-    topic: Topics = None,
-    since: Since = None,
-    until: Until = None,
+    wanted: DeadLetterFilter,
     unsettled: Annotated[
         bool, typer.Option("--open", help="Only those that were not redriven.")
     ] = False,
     as_json: AsNdjson = False,
 ) -> None:
     """List refused records, each once, in the order in which they were refused."""
-    wanted = _filter(None, code, topic, since, until)
     letters, redrives = asyncio.run(_read(read_settings(), wanted))
     if unsettled:
         letters = [letter for letter in letters if letter.source not in redrives]
@@ -124,19 +134,17 @@ def show(
 
 
 @app.command()
+@with_options(wanted=_filter)
 def export(
+    wanted: DeadLetterFilter,
     sources: Sources = None,
-    code: Codes = None,
-    topic: Topics = None,
-    since: Since = None,
-    until: Until = None,
     to: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for a file a value; NDJSON if not given."),
     ] = None,
 ) -> None:
     """Write refused records with every byte: NDJSON with base64, or files in a new folder."""
-    wanted = _filter(sources, code, topic, since, until)
+    wanted = replace(wanted, sources=frozenset(map(_place, sources or ())))
     settings = read_settings()
     letters, redrives = asyncio.run(_read(settings, wanted))
     if to is not None:
@@ -148,12 +156,10 @@ def export(
 
 
 @app.command("redrive")
+@with_options(wanted=_filter)
 def redrive_command(
+    wanted: DeadLetterFilter,
     sources: Sources = None,
-    code: Codes = None,
-    topic: Topics = None,
-    since: Since = None,
-    until: Until = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All, except those that a redrive cannot help.")
     ] = False,
@@ -169,7 +175,7 @@ def redrive_command(
 
     Exit 4 if one cannot be sent, 5 if its bytes are not those that were refused.
     """
-    wanted = _filter(sources, code, topic, since, until)
+    wanted = replace(wanted, sources=frozenset(map(_place, sources or ())))
     if not everything and wanted == DeadLetterFilter():
         raise InputError(
             "Expected SOURCE, --code, --topic, --since, --until or --all; found none of them."
@@ -255,22 +261,6 @@ def _print_result(result: RedriveResult, *, as_json: bool) -> None:
         print_json(shown)
     else:
         print_cells(shown.values())
-
-
-def _filter(
-    sources: list[str] | None,
-    codes: list[str] | None,
-    topics: list[str] | None,
-    since: str | None,
-    until: str | None,
-) -> DeadLetterFilter:
-    return DeadLetterFilter(
-        frozenset(map(_place, sources or ())),
-        frozenset(codes or ()),
-        frozenset(topics or ()),
-        moment_ms("--since", since),
-        moment_ms("--until", until),
-    )
 
 
 def _place(text: str) -> RecordId:

@@ -1,10 +1,10 @@
 """Options that several commands have: --json, moments in RFC 3339, the fields of a run filter."""
 
-import inspect
 from collections.abc import Callable, Container
 from datetime import UTC, datetime
-from inspect import Parameter, Signature
-from typing import Annotated, Any, get_args, get_type_hints
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic.fields import FieldInfo
@@ -45,41 +45,55 @@ def moment_text(milliseconds: int) -> str:
         return str(milliseconds)
 
 
-def with_filter(
-    command: Callable[..., None], *, leaving_out: Container[str] = ()
-) -> Callable[..., None]:
-    """Return `command` with an option for each field of a filter before its own options.
+def with_options(
+    **makers: Callable[..., Any],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let parameters of a command be made of options, which stand in their places.
 
     Args:
-        command: Takes the filter first, then its own by keyword.
-        leaving_out: Fields that are no options of it.
+        **makers: By the name of a parameter what makes it; the parameters of that are the options.
     """
-    fields = {
-        name: field for name, field in RunFilter.model_fields.items() if name not in leaving_out
-    }
 
-    def run(**given: Any) -> None:  # noqa: ANN401  # as Typer calls it
-        asked = {name: given.pop(name) for name in fields}
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        options = {name: signature(make).parameters for name, make in makers.items()}
+
+        @wraps(command)
+        def run(**given: Any) -> None:  # noqa: ANN401  # as Typer calls it
+            made = {
+                name: make(**{each: given.pop(each) for each in options[name] if each in given})
+                for name, make in makers.items()
+            }
+            command(**made, **given)
+
+        taken = [
+            option.replace(kind=Parameter.KEYWORD_ONLY)
+            for name, own in signature(command).parameters.items()
+            for option in (options[name].values() if name in options else [own])
+        ]
+        run.__signature__ = Signature(taken)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in taken}
+        return run
+
+    return decorated
+
+
+def run_filter(*, leaving_out: Container[str] = ()) -> Callable[..., RunFilter]:
+    """Return what makes a filter of an option for each of its fields but for some."""
+
+    def wanted(**asked: Any) -> RunFilter:  # noqa: ANN401  # as the fields are
         try:
-            wanted = RunFilter.of(**asked)
+            return RunFilter.of(**asked)
         except ValueError as error:
             field, _, why = str(error).partition(":")
             raise InputError(f"--{field.replace('_', '-')}:{why}") from error
-        command(wanted, **given)
 
     options = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=_option(field))
-        for name, field in fields.items()
+        for name, field in RunFilter.model_fields.items()
+        if name not in leaving_out
     ]
-    hints = get_type_hints(command, include_extras=True)
-    _, *own = inspect.signature(command).parameters.values()
-    options += [
-        each.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[each.name]) for each in own
-    ]
-    run.__signature__ = Signature(options)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in options}
-    run.__doc__ = command.__doc__
-    return run
+    wanted.__signature__ = Signature(options)  # type: ignore[attr-defined]
+    return wanted
 
 
 def _option(field: FieldInfo) -> object:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import MOMENT, AsNdjson
+from pipeline.cli.options import MOMENT, AsNdjson, with_options
 from pipeline.cli.views.terminal import (
     counted,
     note,
@@ -16,6 +16,7 @@ from pipeline.cli.views.terminal import (
     progress_bar,
 )
 from pipeline.errors import IntegrityError
+from pipeline.settings import read_settings
 
 if TYPE_CHECKING:
     from pipeline.recovery.replay.reading import Reading
@@ -23,21 +24,33 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Since = Annotated[
-    str | None, typer.Option(metavar=MOMENT, help="Records of that broker time or later.")
-]
-Until = Annotated[str | None, typer.Option(metavar=MOMENT, help="Records of before that.")]
-Ranges = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--range",
-        metavar="TOPIC/PARTITION[:FROM-TO]",
-        help="A partition, or its offsets from FROM to before TO; may be given again.",
-    ),
-]
-RunId = Annotated[
-    str | None, typer.Option(metavar="ID", help="One run and its advisories: one partition each.")
-]
+
+def _selection(
+    *,
+    since: Annotated[
+        str | None, typer.Option(metavar=MOMENT, help="Records of that broker time or later.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar=MOMENT, help="Records of before that.")
+    ] = None,
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--range",
+            metavar="TOPIC/PARTITION[:FROM-TO]",
+            help="A partition, or its offsets from FROM to before TO; may be given again.",
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="One run and its advisories: one partition each."),
+    ] = None,
+) -> "Selection":
+    from pipeline.recovery.replay.selection import parse_selection
+
+    return parse_selection(since=since, until=until, offsets=tuple(ranges or ()), run_id=run_id)
+
+
 Rate = Annotated[float | None, typer.Option(min=0.1, metavar="N", help="Most records per second.")]
 
 
@@ -49,20 +62,16 @@ def default(context: typer.Context) -> None:
 
 
 @app.command()
+@with_options(selection=_selection)
 def plan(
-    since: Since = None,
-    until: Until = None,
-    ranges: Ranges = None,
-    run_id: RunId = None,
+    selection: "Selection",
     as_json: AsNdjson = False,
 ) -> None:
     """Show what would be read, what retention has removed, and what the store has already."""
     from pipeline.app.process import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.plan import plan as plan_replay
-    from pipeline.settings import read_settings
 
-    selection = _selection(since, until, ranges, run_id)
     found = run_service(plan_replay(read_settings(), selection))
     if as_json:
         for document in view.plan_documents(found):
@@ -75,11 +84,9 @@ def plan(
 
 
 @app.command()
+@with_options(selection=_selection)
 def verify(
-    since: Since = None,
-    until: Until = None,
-    ranges: Ranges = None,
-    run_id: RunId = None,
+    selection: "Selection",
     rate: Rate = None,
     as_json: AsNdjson = False,
 ) -> None:
@@ -90,9 +97,7 @@ def verify(
     from pipeline.app.process import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.verify import verify as verify_store
-    from pipeline.settings import read_settings
 
-    selection = _selection(since, until, ranges, run_id)
     with view.shown_findings(as_json=as_json) as report, _reading(rate) as reading:
         found = run_service(verify_store(read_settings(), selection, report, reading))
     summary, lines = view.verified_summary(found), view.verified_lines(found)
@@ -100,11 +105,9 @@ def verify(
 
 
 @app.command()
+@with_options(selection=_selection)
 def restore(
-    since: Since = None,
-    until: Until = None,
-    ranges: Ranges = None,
-    run_id: RunId = None,
+    selection: "Selection",
     rate: Rate = None,
     accept_loss: Annotated[
         bool,
@@ -119,9 +122,7 @@ def restore(
     from pipeline.app.process import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.restore import restore as restore_store
-    from pipeline.settings import read_settings
 
-    selection = _selection(since, until, ranges, run_id)
     settings = read_settings()
     with view.shown_findings(as_json=as_json) as report, _reading(rate) as reading:
         found = run_service(
@@ -132,21 +133,17 @@ def restore(
 
 
 @app.command()
+@with_options(selection=_selection)
 def forward(
     to: Annotated[str, typer.Option(metavar="TOPIC", help="Another topic, none of this pipeline.")],
-    since: Since = None,
-    until: Until = None,
-    ranges: Ranges = None,
-    run_id: RunId = None,
+    selection: "Selection",
     rate: Rate = None,
     as_json: AsNdjson = False,
 ) -> None:
     """Publish records to another topic, unchanged but for the header rmos-replay-of."""
     from pipeline.app.process import run_service
     from pipeline.recovery.replay.forward import forward as forward_range
-    from pipeline.settings import read_settings
 
-    selection = _selection(since, until, ranges, run_id)
     with _reading(rate) as reading:
         count = run_service(forward_range(read_settings(), selection, to, reading))
     if as_json:
@@ -163,14 +160,6 @@ def _end(differs: bool, summary: dict[str, Any], lines: Iterable[str], *, as_jso
             print_text(line)
     if differs:
         raise typer.Exit(IntegrityError.exit_status)
-
-
-def _selection(
-    since: str | None, until: str | None, ranges: list[str] | None, run_id: str | None
-) -> "Selection":
-    from pipeline.recovery.replay.selection import parse_selection
-
-    return parse_selection(since=since, until=until, offsets=tuple(ranges or ()), run_id=run_id)
 
 
 @contextmanager

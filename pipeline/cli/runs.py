@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.cli.evidence import export
-from pipeline.cli.options import STANDARD_INPUT, AsJson, with_filter
+from pipeline.cli.options import STANDARD_INPUT, AsJson, run_filter, with_options
 from pipeline.cli.views.terminal import (
     counted,
     is_watched,
@@ -59,7 +59,7 @@ RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
 
 
 @app.command("list")
-@with_filter
+@with_options(wanted=run_filter())
 def list_command(wanted: RunFilter, as_json: AsJson = False) -> None:
     """List runs, newest first."""
     with _reader() as reader:
@@ -250,7 +250,8 @@ def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
         raise typer.Exit(IntegrityError.exit_status)
 
 
-app.command("export")(with_filter(export, leaving_out={"limit", "cursor"}))
+_of_all = with_options(wanted=run_filter(leaving_out={"limit", "cursor"}))
+app.command("export")(_of_all(export))
 
 
 def _reader() -> "closing[RunReader]":
