@@ -1,6 +1,7 @@
 """The one call that changes aiokafka for this process; publishers in other programs skip it.
 
-Two changes are made here, of what aiokafka 0.14 leaves until the collector comes by:
+Three changes are made here. Two of them are of what aiokafka 0.14 leaves until the collector comes
+by:
 
 * It closes the connection by which a client asks for the cluster where the question fails, and
   forgets it where the task is cancelled (`client.py`, `bootstrap`). A time limit over a client's
@@ -8,6 +9,9 @@ Two changes are made here, of what aiokafka 0.14 leaves until the collector come
 * The records of an answer hold their iterator, which holds them (`consumer/fetcher.py`,
   `PartitionRecords`). An answer whose records were not all taken, as by a consumer that is
   closed or goes to another offset, keeps its bytes: 1 MiB and more for each partition.
+
+The third is that it packs batches by lz4 at level 9 (`codec.py`), and has no option for another.
+An event takes 9 us so; at level 1 it takes 0.6, and 434 bytes in place of 360.
 """
 
 import asyncio
@@ -17,6 +21,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, client
 from aiokafka.client import AIOKafkaClient
+from aiokafka.codec import lz4_encode
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import PartitionRecords
 
@@ -65,6 +70,11 @@ def _unpacked_without_cycle(self: PartitionRecords) -> Iterator[ConsumerRecord]:
     return _unpack_records(weakref.proxy(self))  # type: ignore[no-any-return]
 
 
+def install_fast_lz4() -> None:
+    """Let the producers of this process pack at the lowest level."""
+    lz4_encode.__defaults__ = (1,)
+
+
 def install(*, hold_partitions: bool = False) -> None:
     """Let every consumer of this process read what the broker accepted, and no client leak.
 
@@ -78,5 +88,6 @@ def install(*, hold_partitions: bool = False) -> None:
     install_tolerant_records()
     install_closed_bootstraps()
     install_freed_answers()
+    install_fast_lz4()
     if hold_partitions:
         install_partition_holds()

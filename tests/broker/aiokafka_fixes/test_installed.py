@@ -1,4 +1,4 @@
-"""What aiokafka leaves until the collector comes by is gone at once."""
+"""What aiokafka leaves until the collector comes by is gone at once; it packs at the lowest level."""
 
 import asyncio
 import gc
@@ -11,12 +11,15 @@ import pytest
 from aiokafka import TopicPartition, client
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
+from aiokafka.codec import lz4_decode, lz4_encode
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.broker.aiokafka_fixes import installed
 from pipeline.broker.aiokafka_fixes.installed import (
     install_closed_bootstraps,
+    install_fast_lz4,
     install_freed_answers,
 )
 from pipeline.broker.aiokafka_fixes.tolerant_records import TolerantRecords
@@ -110,3 +113,16 @@ def test_an_answer_of_which_records_are_left_is_freed_at_once_unlike_that_of_aio
         assert (held() is None) is mended
     finally:
         gc.enable()
+
+
+def test_batches_are_packed_at_the_lowest_level() -> None:
+    install_fast_lz4()
+    lz4 = 3
+    packed, plain = (BatchBuilder(1024 * 1024, codec) for codec in (lz4, 0))
+    for batch in (packed, plain):
+        for number in range(50):
+            value = f"event {number} of {number * number} events".encode()
+            batch.append(timestamp=0, key=None, value=value)
+    records = bytes(plain._build())[61:]
+    assert bytes(packed._build())[61:] == lz4_encode(records, 1) != lz4_encode(records, 9)
+    assert lz4_decode(lz4_encode(records)) == records
