@@ -95,15 +95,29 @@ class LedgerLeaf(NamedTuple):
         Raises:
             EvidenceError: They are more than a bundle can hold.
         """
-        leaf = {name: value for name, value in self._asdict().items() if value is not None}
-        leaf["v"] = LEAF_VERSION
-        leaf["source"] = {name: leaf.pop(name) for name in _SOURCE_FIELDS}
+        kind, topic, partition, offset, timestamp_ms, body_sha256, *values = self
+        leaf: dict[str, Any] = {
+            "v": LEAF_VERSION,
+            "kind": kind,
+            "body_sha256": body_sha256,
+            "source": {
+                "topic": topic,
+                "partition": partition,
+                "offset": offset,
+                "timestamp_ms": timestamp_ms,
+            },
+        }
+        named = zip(_VALUES, values, strict=True)
+        leaf |= {name: value for name, value in named if value is not None}
         content = canonical_json_of_integers(leaf)
         if len(content) > ENTRY_LIMIT_BYTES:
             raise EvidenceError(
                 f"expected a leaf of at most {ENTRY_LIMIT_BYTES} bytes, found {len(content)}"
             )
         return content
+
+
+_VALUES = LedgerLeaf._fields[6:]
 
 
 def leaf_of_outcome(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -80,18 +79,8 @@ def _source_columns() -> tuple[Column[Any], ...]:
     )
 
 
-_SOURCE_NAMES = tuple(column.name for column in _source_columns())
-
-
-def _source_values(source: RecordSource | None) -> dict[str, Any]:
-    if source is None:
-        return dict.fromkeys(_SOURCE_NAMES)
-    return {
-        "source_epoch": source.epoch,
-        "source_topic": source.id.topic,
-        "source_partition": source.id.partition,
-        "source_offset": source.id.offset,
-    }
+def _source_values(source: RecordSource | None) -> tuple[Any, ...]:
+    return (None, None, None, None) if source is None else (source.epoch, *source.id)
 
 
 runs = Table(
@@ -179,10 +168,6 @@ advisory_indexes = [
     Index("advisories_by_content", advisories.c.content_sha256),
 ]
 
-# A row as the driver takes it, from its values by name: a value that is left out is a KeyError.
-_run_in_order = itemgetter(*runs.c.keys())
-_advisory_in_order = itemgetter(*advisories.c.keys())
-
 positions = _offsets_table("positions")
 
 # Up to which offset the operator gave up what the store does not have. Made in indexes of before
@@ -268,44 +253,42 @@ def indexed_run(
 
 
 def _run_row(document: Mapping[str, Any], run: StoredRun) -> tuple[Any, ...]:
+    """Return the row of `runs`, in the order of its columns."""
     get, hashes, program = document.get, run.hashes, run.program
-    score = document["decision"].get("score")
-    row: tuple[Any, ...] = _run_in_order(
-        {
-            "run_id": run.run_id,
-            "created_at_utc": document["created_at_utc"],
-            "created_at_us": _microseconds(document["created_at_utc"]),
-            "event_type": document["event_type"],
-            "status": run.status,
-            "mode": document["mode"],
-            "tool_id": document["tool_id"],
-            "material_id": get("material_id"),
-            "machine_id": get("machine_id"),
-            "workflow_session_id": get("workflow_session_id"),
-            "risk_level": run.risk_level,
-            # SQLite keeps no -0.0, and PostgreSQL does.
-            "score": 0.0 if score == 0 else score,
-            "block_reason": run.block_reason,
-            "feasibility_sha256": hashes["feasibility_sha256"],
-            "toolpaths_sha256": hashes.get("toolpaths_sha256"),
-            "gcode_sha256": program and program.sha256,
-            "opplan_sha256": hashes.get("opplan_sha256"),
-            "gcode_known_by": program and program.known_by,
-            "legacy": run.legacy,
-            "artifact_sha256": run.artifact_sha256,
-            "artifact_path": run.artifact_path,
-            "size_bytes": run.size_bytes,
-            "request_sha256": run.request_sha256,
-            **_source_values(run.source),
-        }
+    created_at_utc, score = document["created_at_utc"], document["decision"].get("score")
+    return (
+        run.run_id,
+        created_at_utc,
+        _microseconds(created_at_utc),
+        document["event_type"],
+        run.status,
+        document["mode"],
+        document["tool_id"],
+        get("material_id"),
+        get("machine_id"),
+        get("workflow_session_id"),
+        run.risk_level,
+        # SQLite keeps no -0.0, and PostgreSQL does.
+        0.0 if score == 0 else score,
+        run.block_reason,
+        hashes["feasibility_sha256"],
+        hashes.get("toolpaths_sha256"),
+        program and program.sha256,
+        hashes.get("opplan_sha256"),
+        program and program.known_by,
+        run.legacy,
+        run.artifact_sha256,
+        run.artifact_path,
+        run.size_bytes,
+        run.request_sha256,
+        *_source_values(run.source),
     )
-    return row
 
 
 def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
     """Return the same run with the record that made it."""
-    row = dict(zip(runs.c.keys(), found.row, strict=True)) | _source_values(source)
-    return found._replace(row=_run_in_order(row))
+    values = _source_values(source)
+    return found._replace(row=(*found.row[: -len(values)], *values))
 
 
 def stored_run_of_row(row: Mapping[Any, Any]) -> StoredRun:
@@ -347,26 +330,23 @@ def _source_of_row(row: Mapping[Any, Any]) -> RecordSource | None:
 def advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
     """Return the row of `advisories`, in the order of its columns."""
     claim = advisory.claim
-    row: tuple[Any, ...] = _advisory_in_order(
-        {
-            "run_id": advisory.run_id,
-            "advisory_id": advisory.advisory_id,
-            "created_at_utc": advisory.created_at_utc,
-            "created_at_us": _microseconds(advisory.created_at_utc),
-            "kind": claim.kind,
-            "engine_id": claim.engine_id,
-            "engine_version": claim.engine_version,
-            "request_id": advisory.request_id,
-            "title": advisory.title,
-            "content_sha256": claim.content_sha256,
-            "mime": advisory.mime,
-            "size_bytes": advisory.size_bytes,
-            "link_sha256": advisory.link_sha256,
-            "link_path": advisory.link_path,
-            **_source_values(advisory.source),
-        }
+    return (
+        advisory.run_id,
+        advisory.advisory_id,
+        advisory.created_at_utc,
+        _microseconds(advisory.created_at_utc),
+        claim.kind,
+        claim.engine_id,
+        claim.engine_version,
+        advisory.request_id,
+        advisory.title,
+        claim.content_sha256,
+        advisory.mime,
+        advisory.size_bytes,
+        advisory.link_sha256,
+        advisory.link_path,
+        *_source_values(advisory.source),
     )
-    return row
 
 
 def advisory_of_row(row: Mapping[Any, Any]) -> StoredAdvisory:

@@ -1,4 +1,4 @@
-"""What aiokafka leaves until the collector comes by is gone at once; it packs at the lowest level."""
+"""What aiokafka leaves until the collector comes by is gone at once; its batches pack fast."""
 
 import asyncio
 import gc
