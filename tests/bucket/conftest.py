@@ -25,6 +25,19 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def quick_server(request: pytest.FixtureRequest) -> str:
+    """Give the address of any server that keeps its promises: of moto where Go is missing.
+
+    moto takes some ms of a processor for a request, and versitygw a tenth.
+    """
+    try:
+        address: str = request.getfixturevalue("versitygw")
+    except pytest.skip.Exception:
+        address = request.getfixturevalue("moto")
+    return address
+
+
+@pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with azurite_server(tmp_path_factory.mktemp("azurite")) as address:
         yield address

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def built_versitygw() -> Path:
     return built_by_go(VERSITYGW)
 
 
+@cache
 def built_by_go(package: str) -> Path:
     """Return the program of a package with its version; skips where it cannot be built."""
     name = package.partition("@")[0].rpartition("/")[2]

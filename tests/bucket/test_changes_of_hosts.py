@@ -31,8 +31,8 @@ CONTENT = b"G1 X1 Y2"
 
 
 @pytest.fixture
-def server(moto: str) -> str:
-    return moto
+def server(quick_server: str) -> str:
+    return quick_server
 
 
 @pytest.fixture

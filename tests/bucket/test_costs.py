@@ -35,7 +35,7 @@ GET_DOLLARS = 0.0004 / 1000
 
 @pytest.fixture
 def requests(
-    moto: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_server: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Settings, RunStore, Counter[str]]]:
     """Give a store of many hosts, and what counts the requests of its bucket."""
     counted: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def requests(
     def count(method: str, path: str) -> None:
         counted["LIST" if "list-type=2" in path else method] += 1
 
-    with standing_before(moto, count) as proxy:
+    with standing_before(quick_server, count) as proxy:
         point_at(monkeypatch, proxy.address)
         # A request that is sent again would be counted again.
         monkeypatch.setattr(shared, "Objects", partial(Objects, patience=HASTE))

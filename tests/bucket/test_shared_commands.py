@@ -59,7 +59,7 @@ def fill(settings: Settings, uploaded: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stores(
-    moto: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+    quick_server: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Settings]:
     """Give the settings of a store on a disk and of one of many hosts, with the same records."""
     folder = tmp_path_factory.mktemp("stores")
@@ -67,7 +67,7 @@ def stores(
     disk = Settings(data_dir=folder / "store", ledger_key_file=shared.ledger_key_file)
     (folder / "uploaded").write_bytes(UPLOADED)
     with pytest.MonkeyPatch.context() as patch:
-        point_at(patch, moto)
+        point_at(patch, quick_server)
         for settings in (disk, shared):
             fill(settings, folder / "uploaded")
     return {"disk": disk, "shared": shared}
@@ -84,13 +84,13 @@ def line(
 @pytest.fixture
 def rmos(
     stores: dict[str, Settings],
-    moto: str,
+    quick_server: str,
     line: CommandLine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Done]:
     """Give what runs a command over one of the stores, in a folder of its own."""
-    point_at(monkeypatch, moto)
+    point_at(monkeypatch, quick_server)
 
     def run(kind: str, *words: str) -> Done:
         settings = stores[kind]
@@ -200,9 +200,9 @@ def test_a_damaged_index_is_found_and_rebuilt_as_on_a_disk(
 
 
 def test_a_batch_waits_for_a_rebuild_and_readers_see_the_old_rows(
-    stores: dict[str, Settings], moto: str, monkeypatch: pytest.MonkeyPatch
+    stores: dict[str, Settings], quick_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point_at(monkeypatch, moto)
+    point_at(monkeypatch, quick_server)
     settings = stores["shared"].model_copy(update={"bootstrap_servers": NOBODY})
     records = judged(RUNS, [(0, run_request(run_id="saw_late"))], 5)
     before = kept(settings)
@@ -230,9 +230,9 @@ def test_a_batch_waits_for_a_rebuild_and_readers_see_the_old_rows(
 
 
 def test_a_rebuild_that_fails_leaves_the_old_rows_and_no_lock(
-    stores: dict[str, Settings], moto: str, monkeypatch: pytest.MonkeyPatch
+    stores: dict[str, Settings], quick_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point_at(monkeypatch, moto)
+    point_at(monkeypatch, quick_server)
     settings = stores["shared"].model_copy(update={"bootstrap_servers": NOBODY})
     before = kept(settings)
 
@@ -250,9 +250,12 @@ def test_a_rebuild_that_fails_leaves_the_old_rows_and_no_lock(
 
 
 def test_a_database_that_was_lost_is_filled_again_and_that_of_another_store_is_not(
-    stores: dict[str, Settings], moto: str, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    stores: dict[str, Settings],
+    quick_server: str,
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    point_at(monkeypatch, moto)
+    point_at(monkeypatch, quick_server)
     url = servers.get("18").new_database()
     settings = stores["shared"].model_copy(
         update={"index_url": SecretStr(url), "bootstrap_servers": NOBODY}

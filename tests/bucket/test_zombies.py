@@ -60,8 +60,8 @@ FAULTS: dict[str, list[str]] = {
 
 
 @pytest.fixture
-def server(moto: str) -> str:
-    return moto
+def server(quick_server: str) -> str:
+    return quick_server
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pipeline.settings import Settings
 from pipeline.storage import shared
 from pipeline.storage.store import create, init_key, open_to_read
 from tests.bucket.buckets import HASTE
-from tests.bucket.conftest import moto
+from tests.bucket.conftest import moto, quick_server, versitygw
 from tests.bucket.faulty_proxy import FAULTS as BUCKET_FAULTS
 from tests.bucket.faulty_proxy import Proxy, one_in, standing_before
 from tests.bucket.servers import BUCKET, point_at
@@ -44,7 +44,7 @@ from tests.postgres.proxy import standing_before as before_postgres
 from tests.postgres.servers import Server, running, standby_of
 from tests.postgres.test_failover import both, rows_of
 
-__all__ = ["moto"]
+__all__ = ["moto", "quick_server", "versitygw"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -88,11 +88,11 @@ def database_away(_proxy: Proxy, server: Server) -> Callable[[], None]:
 async def test_a_worker_goes_on_once_what_was_away_is_back(
     away: Callable[[Proxy, Server], Callable[[], None]],
     broker: LocalBroker,
-    moto: str,
+    quick_server: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with running("18") as server, standing_before(moto, lambda *_: None) as proxy:
+    with running("18") as server, standing_before(quick_server, lambda *_: None) as proxy:
         point_at(monkeypatch, proxy.address)
         settings = settings_of(broker, tmp_path, server)
         monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
@@ -115,7 +115,7 @@ async def test_a_worker_goes_on_once_what_was_away_is_back(
 
 async def test_a_worker_goes_on_by_itself_in_a_storm_of_faults(
     broker: LocalBroker,
-    moto: str,
+    quick_server: str,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,7 +123,7 @@ async def test_a_worker_goes_on_by_itself_in_a_storm_of_faults(
     """One request in twelve fails, and one commit in four, of which there are few."""
     with (
         running("18") as server,
-        standing_before(moto, lambda *_: None) as bucket,
+        standing_before(quick_server, lambda *_: None) as bucket,
         before_postgres(server, tmp_path_factory.mktemp("pg")) as database,
     ):
         point_at(monkeypatch, bucket.address)
@@ -153,9 +153,9 @@ async def test_a_worker_goes_on_by_itself_in_a_storm_of_faults(
 
 
 async def test_a_worker_follows_a_failover_that_lost_what_was_acknowledged(
-    broker: LocalBroker, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: LocalBroker, quick_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point_at(monkeypatch, moto)
+    point_at(monkeypatch, quick_server)
     with running("18") as primary, standby_of(primary) as standby:
         settings = settings_of(broker, tmp_path, primary)
         assert settings.index_url is not None

@@ -25,7 +25,7 @@ from pipeline.audit.rules.finding import VERSIONS_NOT_SEEN
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
-from tests.bucket.conftest import moto, versitygw
+from tests.bucket.conftest import moto, quick_server, versitygw
 from tests.bucket.servers import BUCKET, delete_key, point_at
 from tests.e2e.api_service import RUNS, api_only
 from tests.e2e.equivalence.mixed_records import mixed_advisories, mixed_records
@@ -40,7 +40,7 @@ from tests.e2e.kafka_reading import header_dict, partitions_of, produce, read_to
 from tests.e2e.worker_processes import RMOS, WorkerPool, worker_pool
 from tests.postgres.servers import running
 
-__all__ = ["moto", "versitygw"]
+__all__ = ["moto", "quick_server", "versitygw"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
@@ -66,22 +66,15 @@ def index_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(request: pytest.FixtureRequest) -> str:
-    """Give the address of a bucket; with many records moto would be the slowest of all."""
-    address: str = request.getfixturevalue("moto" if RECORDS <= 1000 else "versitygw")
-    return address
-
-
-@pytest.fixture
 def pair(
     broker: LocalBroker,
     tmp_path: Path,
-    bucket: str,
+    quick_server: str,
     index_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Settings, Settings]:
     """Give the settings of a store on a disk, and of the same store on many hosts."""
-    point_at(monkeypatch, bucket)
+    point_at(monkeypatch, quick_server)
     disk = read_settings(
         prefix="hosts",
         bootstrap_servers=broker.bootstrap_servers,

@@ -18,7 +18,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import free_port
 from pipeline.postgres.connections import name_of
 from pipeline.storage.store import create, init_key, open_to_read
-from tests.bucket.conftest import moto
+from tests.bucket.conftest import moto, quick_server, versitygw
 from tests.bucket.faulty_proxy import Proxy, standing_before
 from tests.bucket.servers import BUCKET, point_at
 from tests.e2e.kafka_reading import RUN_TOPICS, produce, read_topic, topics_of, wait_until_consumed
@@ -30,7 +30,7 @@ from tests.e2e.runbook.units import units_of
 from tests.postgres.servers import Server, running, standby_of
 from tests.postgres.test_failover import both
 
-__all__ = ["moto"]
+__all__ = ["moto", "quick_server", "versitygw"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -59,7 +59,7 @@ def databases() -> Iterator[tuple[Server, Server]]:
 @pytest.fixture
 async def hosts(
     broker: LocalBroker,
-    moto: str,
+    quick_server: str,
     databases: tuple[Server, Server],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,7 +74,7 @@ async def hosts(
         }
     )
     ports = {name: free_port() for name in (FIRST, SECOND)}
-    with standing_before(moto, lambda *_: None) as proxy:
+    with standing_before(quick_server, lambda *_: None) as proxy:
         point_at(monkeypatch, proxy.address)
         environment = environment_of(shared) | {"RMOS_SESSION_TIMEOUT_MS": "2000"}
         file = tmp_path / "etc" / "rmos" / "environment"
