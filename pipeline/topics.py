@@ -135,33 +135,22 @@ def topic_table(
         }
         return Topic(f"{prefix}.{name}", partitions, configs, summary)
 
-    of_runs, of_engines = (
-        "run requests from CAM systems",
-        "advisory requests from explainer engines",
-    )
+    requests, events = (REQUEST_PARTITIONS, request_retention_ms), (REQUEST_PARTITIONS, 30 * DAY_MS)
+    audits, letters = (3, 90 * DAY_MS), (3, 365 * DAY_MS)
     of_history = "rows of an older store, read by migration and replay only"
-    letters = "requests that can never succeed, untouched, with the reason in headers"
+    of_engines = "advisory requests from explainer engines, key run_id"
+    refused = "requests that can never succeed, untouched, with the reason in headers"
     return (
-        topic("runs.requests", REQUEST_PARTITIONS, request_retention_ms, f"{of_runs}, key run_id"),
-        topic(
-            "advisories.requests",
-            REQUEST_PARTITIONS,
-            request_retention_ms,
-            f"{of_engines}, key run_id",
-        ),
-        topic("runs.events", REQUEST_PARTITIONS, 30 * DAY_MS, "what became of runs requests"),
-        topic(
-            "advisories.events",
-            REQUEST_PARTITIONS,
-            30 * DAY_MS,
-            "what became of advisories requests",
-        ),
+        topic("runs.requests", *requests, "run requests from CAM systems, key run_id"),
+        topic("advisories.requests", *requests, of_engines),
+        topic("runs.events", *events, "what became of runs requests"),
+        topic("advisories.events", *events, "what became of advisories requests"),
         topic("runs.legacy", 3, KEEP_FOREVER_MS, of_history),
         topic("redrives", 1, KEEP_FOREVER_MS, "which dead letters were brought back"),
-        topic("audits.requests", 3, 90 * DAY_MS, "audit requests"),
-        topic("audits.findings", 3, 90 * DAY_MS, "audit findings"),
-        topic("audits.reports", 3, 90 * DAY_MS, "audit reports"),
-        *(topic(f"{area}.dead-letters", 3, 365 * DAY_MS, f"{area} {letters}") for area in AREAS),
+        topic("audits.requests", *audits, "audit requests"),
+        topic("audits.findings", *audits, "audit findings"),
+        topic("audits.reports", *audits, "audit reports"),
+        *(topic(f"{area}.dead-letters", *letters, f"{area} {refused}") for area in AREAS),
     )
 
 
