@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipeline.core.visible_text import visible, visible_lines
-from pipeline.settings import Settings, original_variables, unknown_variables
+from pipeline.settings import Settings, variables_not_read
 
 _LINES_OF_THEIR_OWN = frozenset({"exception", "stack"})
 
@@ -26,14 +26,10 @@ def configure_logging(settings: Settings) -> None:
     readable = settings.log_format == "console" or (
         settings.log_format == "auto" and sys.stderr.isatty()
     )
-    renderer: list[Processor] = (
-        [
-            _show,
-            _console(),
-        ]
-        if readable
-        else [structlog.processors.JSONRenderer()]
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
+    renderer = [_show, console] if readable else [structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
@@ -62,12 +58,11 @@ def configure_logging(settings: Settings) -> None:
     framework.addFilter(_without_traceback)
     logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
     mute_client_logging()
-    unknown = unknown_variables()
-    original = original_variables(unknown)
+    original, others = variables_not_read()
     log = structlog.get_logger(__name__)
     if original:
         log.warning("variables of the original system, which are not read", instead=original)
-    if others := [name for name in unknown if name not in original]:
+    if others:
         log.warning("variables that are no settings", names=others)
 
 
@@ -93,12 +88,6 @@ def _is_no_stop(record: logging.LogRecord) -> bool:
     """Return whether `record` is news: a batch that is cut off when stopping is delivered again."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, asyncio.CancelledError)
-
-
-def _console() -> Processor:
-    return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-    )
 
 
 def _show(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

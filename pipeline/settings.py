@@ -6,7 +6,7 @@ of a schema version.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -299,7 +299,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     Raises:
         InputError: A setting has a value that it cannot have, or its name is mistyped.
     """
-    refuse_mistyped(unknown_variables())
+    refuse_mistyped()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         settings = Settings(**{**_given, **given})
@@ -360,25 +360,26 @@ def unknown_variables() -> list[str]:
     )
 
 
-def original_variables(names: Iterable[str]) -> dict[str, str]:
-    """Return those of `names` that the original system reads, with what to do about each."""
-    asked = {name: name.upper().removeprefix(PREFIX) for name in names}
-    return {
+def variables_not_read() -> tuple[dict[str, str], list[str]]:
+    """Return the unknown variables: what the original system reads, with what to do; the others."""
+    unknown = {name: name.upper().removeprefix(PREFIX) for name in unknown_variables()}
+    original = {
         name: ORIGINAL_SETTINGS[short]
-        for name, short in asked.items()
+        for name, short in unknown.items()
         if short in ORIGINAL_SETTINGS
     }
+    return original, [name for name in unknown if name not in original]
 
 
-def refuse_mistyped(names: Iterable[str]) -> None:
-    """Refuse a name that is nearly or was that of a setting: it would be ignored without a word.
+def refuse_mistyped() -> None:
+    """Refuse a variable that is nearly or was that of a setting, and would be ignored unsaid.
 
     Raises:
-        InputError: One of `names` is.
+        InputError: There is one.
     """
     # Without the prefix, which all share: it would make any two of them alike.
     settings = [name.removeprefix(PREFIX) for name in sorted(known_variables())]
-    for name in names:
+    for name in unknown_variables():
         asked = name.upper().removeprefix(PREFIX)
         if asked in FORMER_SETTINGS:
             raise InputError(f"{name} is no longer a setting: {FORMER_SETTINGS[asked]}")

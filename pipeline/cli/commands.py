@@ -202,17 +202,16 @@ def begin(
         return
     with _imports():
         from pipeline.logs import configure_early_logging
-        from pipeline.settings import original_variables, refuse_mistyped, unknown_variables
+        from pipeline.settings import refuse_mistyped, variables_not_read
 
     configure_early_logging()
-    unknown = unknown_variables()
-    refuse_mistyped(unknown)
+    refuse_mistyped()
     if context.invoked_subcommand in SERVICES:
         return
-    original = original_variables(unknown)
+    original, others = variables_not_read()
     for name, instead in original.items():
         note(f"{name} is of the original system, and not read: {instead}.", "yellow")
-    if others := [name for name in unknown if name not in original]:
+    if others:
         note(f"Not a setting, and not read: {', '.join(others)}.", "yellow")
 
 
