@@ -7,10 +7,13 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from pipeline.audit.rules.finding import Finding, readable, severity_of, worst_severity
+from pipeline.audit.rules.parts import AuditPart
+from pipeline.audit.rules.request import judge_audit_record
 from pipeline.cli.options import AsJson, AsNdjson
 from pipeline.cli.views.terminal import (
     counted,
@@ -21,7 +24,10 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
+from pipeline.core.envelope import Rejected
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.progress import Progress, no_progress
+from pipeline.core.store.files import ReadableFiles
 from pipeline.errors import (
     InputError,
     IntegrityError,
@@ -30,12 +36,9 @@ from pipeline.errors import (
     RefusedError,
 )
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.contents import opened_contents
+from schemas.audit_request import AuditRequest
 from schemas.fields import is_audit_id
-
-if TYPE_CHECKING:
-    from pipeline.audit.rules.finding import Finding
-    from pipeline.core.store.files import ReadableFiles
-    from schemas.audit_request import AuditRequest
 
 WORKER_PATIENCE_SECONDS = 30.0
 """Longest wait without any worker in the group; one that restarts is back by then."""
@@ -91,15 +94,13 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the report of an audit of the store; exit 5 if it found anything."""
-    from pipeline.storage.contents import opened_contents
-
     settings = read_settings()
     with opened_contents(settings) as store:
         found = _read_report(store.files, settings, audit_id)
     _end(found if as_json else None, found)
 
 
-def _read_report(files: "ReadableFiles", settings: Settings, audit_id: str) -> dict[str, Any]:
+def _read_report(files: ReadableFiles, settings: Settings, audit_id: str) -> dict[str, Any]:
     from pipeline.audit.journal import journal_progress, journal_root, read_report
 
     # By its pattern first: nothing else may become a path.
@@ -139,9 +140,7 @@ def audit_file(
         raise typer.Exit(IntegrityError.exit_status)
 
 
-def _document(finding: "Finding") -> dict[str, str]:
-    from pipeline.audit.rules.finding import readable
-
+def _document(finding: Finding) -> dict[str, str]:
     return {
         "code": finding.code,
         "path": readable(finding.path),
@@ -162,8 +161,6 @@ def _print_finding(finding: Mapping[str, Any]) -> None:
 
 def _end(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> None:
     """Print a report, as a document or for a person; exit 5 if it has more than notes."""
-    from pipeline.audit.rules.finding import worst_severity
-
     if document is not None:
         print_json(document)
     else:
@@ -174,8 +171,6 @@ def _end(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> None:
 
 def _print_report(report: Mapping[str, Any]) -> None:
     """Print a report: the four verdicts each on its own, what was found and what was looked at."""
-    from pipeline.audit.rules.finding import severity_of
-
     print_pairs(_head(report))
     print_text()
     print_table(
@@ -234,13 +229,8 @@ def _scope(everything: bool, dates: list[str] | None, run_ids: list[str] | None)
     return scope or {"all": True}
 
 
-def _request(audit_id: str, scope: dict[str, Any], mode: str) -> "AuditRequest":
+def _request(audit_id: str, scope: dict[str, Any], mode: str) -> AuditRequest:
     """Return the request; what no worker would take is refused here."""
-    from pipeline.audit.rules.parts import AuditPart
-    from pipeline.audit.rules.request import judge_audit_record
-    from pipeline.core.envelope import Rejected
-    from pipeline.core.json.canonical import canonical_json
-
     document = {"audit_id": audit_id, "scope": scope, "mode": mode}
     found = judge_audit_record(audit_id.encode("utf-8", "replace"), canonical_json(document))
     if isinstance(found, Rejected):
@@ -265,7 +255,7 @@ async def _in_time(
 
 async def ask_audit(
     settings: Settings,
-    request: "AuditRequest",
+    request: AuditRequest,
     report: Callable[[dict[str, Any]], None],
     *,
     asked: Callable[[], None] = lambda: None,

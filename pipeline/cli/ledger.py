@@ -33,6 +33,7 @@ from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.witnessed import ComparedLog, compare_trusted
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.contents import opened_contents
 
 if TYPE_CHECKING:
     from pipeline.storage.reader import RunReader
@@ -98,7 +99,6 @@ def rotate(as_json: AsJson = False) -> None:
     signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again. Where
     many hosts share the store, put a copy of the new key and the files beside it on each, before.
     """
-    from pipeline.storage.contents import opened_contents
     from pipeline.storage.ledger_key import key_file_of
 
     settings = read_settings()
@@ -142,7 +142,6 @@ def opened_logs(settings: Settings, given: list[str] | None) -> Iterator[StoreLo
         StoreNotReadyError: There is no store, or no key is given and it has none of its own here.
         StoreError: The disk failed, or a bucket does not answer.
     """
-    from pipeline.storage.contents import opened_contents
     from pipeline.storage.ledger_key import verifier_keys
 
     try:

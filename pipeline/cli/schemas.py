@@ -3,15 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli.views.terminal import print_text
 from pipeline.errors import input_faults
-
-if TYPE_CHECKING:
-    from pipeline.settings import Settings
+from pipeline.settings import Settings, read_settings
 
 ASYNCAPI_FILE = "asyncapi.json"
 OPENAPI_FILE = "openapi.json"
@@ -32,7 +30,6 @@ def export(
     ] = Path("rmos-schemas"),
 ) -> None:
     """Write every JSON Schema, asyncapi.json and openapi.json; print the paths."""
-    from pipeline.settings import read_settings
     from schemas.export import write_schemas
 
     settings = read_settings()
@@ -43,7 +40,7 @@ def export(
         print_text(path)
 
 
-def _write_documents(folder: Path, settings: "Settings") -> Iterator[Path]:
+def _write_documents(folder: Path, settings: Settings) -> Iterator[Path]:
     documents = {ASYNCAPI_FILE: _asyncapi(settings), OPENAPI_FILE: _openapi(settings)}
     for name, document in documents.items():
         path = folder / name
@@ -52,7 +49,7 @@ def _write_documents(folder: Path, settings: "Settings") -> Iterator[Path]:
         yield path
 
 
-def _asyncapi(settings: "Settings") -> dict[str, Any]:
+def _asyncapi(settings: Settings) -> dict[str, Any]:
     from pipeline.app.asyncapi import asyncapi_document
 
     return asyncapi_document(
@@ -65,7 +62,7 @@ def _asyncapi(settings: "Settings") -> dict[str, Any]:
     )
 
 
-def _openapi(settings: "Settings") -> dict[str, Any]:
+def _openapi(settings: Settings) -> dict[str, Any]:
     from pipeline.api.application import openapi_document
 
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host

@@ -1,13 +1,11 @@
 """Services: `rmos worker`, `rmos api` and `rmos up` run until a signal stops them."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.cli.views.terminal import is_watched
-
-if TYPE_CHECKING:
-    from pipeline.settings import Settings
+from pipeline.settings import Settings, read_settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -88,7 +86,6 @@ def up() -> None:
     from pipeline.app.services import run_everything
     from pipeline.cli.broker import starting
     from pipeline.logs import configure_logging
-    from pipeline.settings import read_settings
 
     settings = read_settings()
     if is_watched() and "log_level" not in settings.model_fields_set:
@@ -99,9 +96,8 @@ def up() -> None:
         run_service(run_everything(settings, report))
 
 
-def _settings(instance: str | None = None) -> "Settings":
+def _settings(instance: str | None = None) -> Settings:
     from pipeline.logs import configure_logging
-    from pipeline.settings import read_settings
 
     settings = read_settings(instance=instance)
     configure_logging(settings)
