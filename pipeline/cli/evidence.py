@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,17 +120,10 @@ def export(
 
 
 def _export_document(path: Path, report: "ExportReport") -> dict[str, object]:
-    return {
-        "file": str(path),
-        "size_bytes": path.stat().st_size,
-        "runs": report.runs,
-        "links": report.links,
-        "attachments": report.attachments,
-        "missing": report.missing,
-        "withheld": report.withheld,
-        **({"archived": report.archived} if report.archived else {}),
-        "corrupt": [{"run_id": each.run_id, "reason": each.reason} for each in report.corrupt],
-    }
+    document = {"file": str(path), "size_bytes": path.stat().st_size, **asdict(report)}
+    if not report.archived:
+        del document["archived"]
+    return document
 
 
 def _note_corrupt(corrupt: Sequence["CorruptFile"]) -> None:

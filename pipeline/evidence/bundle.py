@@ -5,7 +5,7 @@ differs from one version to the next. Attachments go through in pieces. The last
 hash of every other one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from importlib.resources import files
@@ -105,25 +105,31 @@ def member(name: str, size_bytes: int = 0) -> ZipInfo:
     return info
 
 
+def write_pieces(bundle: ZipFile, name: str, size_bytes: int, pieces: Iterable[bytes]) -> str:
+    """Write a member in pieces; return the hash of the bytes that were written."""
+    digest = sha256()
+    with bundle.open(member(name, size_bytes), "w") as target:
+        for piece in pieces:
+            target.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def write_blob(bundle: ZipFile, name: str, blob: OpenBlob) -> str:
     """Write a blob in pieces; return the hash of the bytes that were written.
 
     Raises:
         StoreError: The disk of the store failed.
     """
-    digest = sha256()
-    with bundle.open(member(name, blob.size_bytes), "w") as target:
-        offset = 0
-        while piece := _read(blob, name, offset):
-            target.write(piece)
-            digest.update(piece)
-            offset += len(piece)
-    return digest.hexdigest()
+    return write_pieces(bundle, name, blob.size_bytes, _pieces(blob, name))
 
 
-def _read(blob: OpenBlob, name: str, offset: int) -> bytes:
+def _pieces(blob: OpenBlob, name: str) -> Iterator[bytes]:
+    offset = 0
     try:
-        return blob.read(offset)
+        while piece := blob.read(offset):
+            yield piece
+            offset += len(piece)
     except OSError as error:
         # Not a fault of the new file.
         raise StoreError(f"{name} cannot be read from the store: {error.strerror}.") from error

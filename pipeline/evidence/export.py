@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from hashlib import sha256
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -41,7 +41,7 @@ from pipeline.core.visible_text import visible_json
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.small_files import new_file
 from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError, input_faults
-from pipeline.evidence.bundle import member, write_blob
+from pipeline.evidence.bundle import member, write_blob, write_pieces
 from pipeline.storage.artifacts import read_recorded, recorded_document
 from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
 from pipeline.storage.checksums import sum_line
@@ -289,14 +289,10 @@ class _Export:
         self._keep_sum(sha256_of_bytes(content), name)
 
     def _write_grown(self, name: str, grown: IO[bytes]) -> None:
-        digest = sha256()
         size_bytes = grown.seek(0, io.SEEK_END)
         grown.seek(0)
-        with self._bundle.open(member(name, size_bytes), "w") as target:
-            while piece := grown.read(PIECE_BYTES):
-                target.write(piece)
-                digest.update(piece)
-        self._keep_sum(digest.hexdigest(), name)
+        pieces = iter(partial(grown.read, PIECE_BYTES), b"")
+        self._keep_sum(write_pieces(self._bundle, name, size_bytes, pieces), name)
 
     def _keep_sum(self, digest: str, name: str) -> None:
         self._sums.write(f"{sum_line(digest, name)}\n".encode())
