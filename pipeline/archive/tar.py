@@ -22,7 +22,7 @@ from functools import partial
 from io import BytesIO
 from typing import IO, Final
 
-from pipeline.archive.contents import TAR_VERSION, ArchiveManifest, Contents, LoggedFile
+from pipeline.archive.contents import TAR_VERSION, Contents, LoggedFile
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
@@ -72,71 +72,62 @@ def write_tar(file: IO[bytes], contents: Contents, logs: StoreLogs, progress: Pr
         IntegrityError: A file was changed meanwhile.
         StoreError: The disk of the store failed.
     """
-    members = _members(contents, logs)
-    names, sums = sorted(members), []
+    members, attachments = _members(contents, logs), AttachmentFiles(logs.store.files)
+    blobs = {attachment_path(sha256): sha256 for sha256 in contents.attachments}
+    names, sums = sorted([*members, *blobs]), []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for number, name in enumerate(names, 1):
-            sums.append(sum_line(members.pop(name)(tar, name), name))
+            if name in blobs:
+                sha256 = _add_blob(tar, name, attachments, blobs[name])
+            else:
+                sha256 = _add(tar, name, members.pop(name)())
+            sums.append(sum_line(sha256, name))
             progress("members", number, len(names))
         _add(tar, SUMS, "".join(f"{line}\n" for line in sums).encode())
 
 
-_Writer = Callable[[tarfile.TarFile, str], str]
-"""Adds a member of this name; returns the SHA-256 of its bytes."""
-
-
-def _members(contents: Contents, logs: StoreLogs) -> dict[str, _Writer]:
-    """Return all members but the sums by their names; none is read before it is written."""
+def _members(contents: Contents, logs: StoreLogs) -> dict[str, Callable[[], bytes]]:
+    """Return by its name what gives each member but blobs and sums, when it is written."""
     manifest, notes = contents.manifest, contents.notes
     signers = {(each.name, each.key_id) for note in notes for each in parse_note(note).signatures}
     keys = [key for key in logs.keys if (key.name, key.key_id) in signers]
     readme = _README.format(dates=", ".join(manifest.dates), store_id=manifest.store_id)
-    members: dict[str, _Writer] = {
-        "FORMAT": _of_bytes(f"{TAR_VERSION}\n".encode()),
-        "README.txt": _of_bytes(readme.encode()),
-        "checkpoints.txt": _of_bytes(write_trusted(notes)),
-        "vkeys.txt": _of_bytes("".join(f"{key}\n" for key in keys).encode()),
-        MANIFEST: _of_bytes(canonical_json(manifest.model_dump())),
+    members: dict[str, Callable[[], bytes]] = {
+        "FORMAT": f"{TAR_VERSION}\n".encode,
+        "README.txt": readme.encode,
+        "checkpoints.txt": partial(write_trusted, notes),
+        "vkeys.txt": "".join(f"{key}\n" for key in keys).encode,
+        MANIFEST: partial(canonical_json, manifest.model_dump()),
     }
     # By their paths, as the members are.
     read = logs.store.files.at_once(partial(_read, logs.store), contents.files)
     for each in contents.files:
-        members[each.path] = lambda tar, name: _add(tar, name, next(read))
-        members[f"{RECORDS}{each.path}{LEAF}"] = _of_leaf(each)
-        members[f"{RECORDS}{each.path}{PROOF}"] = _of_proof(each)
-    attachments = AttachmentFiles(logs.store.files)
-    for sha256 in contents.attachments:
-        members[attachment_path(sha256)] = _of_blob(attachments, sha256)
+        members[each.path] = partial(next, read)
+        members[f"{RECORDS}{each.path}{LEAF}"] = partial(_leaf_of, each)
+        members[f"{RECORDS}{each.path}{PROOF}"] = partial(_proof_of, each)
     return members
-
-
-def _of_bytes(content: bytes) -> _Writer:
-    return lambda tar, name: _add(tar, name, content)
 
 
 def _read(store: StoreContents, file: LoggedFile) -> bytes:
     return read_recorded(store, file.path, file.sha256, sources=file.sources)
 
 
-def _of_leaf(file: LoggedFile) -> _Writer:
-    return lambda tar, name: _add(tar, name, file.reader.leaf(file.index).encode())
+def _leaf_of(file: LoggedFile) -> bytes:
+    return file.reader.leaf(file.index).encode()
 
 
-def _of_proof(file: LoggedFile) -> _Writer:
-    return lambda tar, name: _add(tar, name, bytes(file.reader.prove(file.index)))
+def _proof_of(file: LoggedFile) -> bytes:
+    return bytes(file.reader.prove(file.index))
 
 
-def _of_blob(attachments: AttachmentFiles, sha256: str) -> _Writer:
-    def write(tar: tarfile.TarFile, name: str) -> str:
-        check = attachments.check(sha256)
-        with closing(attachments.open(sha256)) as blob:
-            pieces = _BlobPieces(blob, name)
-            tar.addfile(member(name, blob.size_bytes), pieces)  # type: ignore[arg-type]  # it reads
-        if check.error is not None or pieces.sha256 != check.actual_sha256:
-            raise IntegrityError(f"{name} was changed while it was archived.")
-        return pieces.sha256
-
-    return write
+def _add_blob(tar: tarfile.TarFile, name: str, attachments: AttachmentFiles, sha256: str) -> str:
+    check = attachments.check(sha256)
+    with closing(attachments.open(sha256)) as blob:
+        pieces = _BlobPieces(blob, name)
+        tar.addfile(member(name, blob.size_bytes), pieces)  # type: ignore[arg-type]  # it reads
+    if check.error is not None or pieces.sha256 != check.actual_sha256:
+        raise IntegrityError(f"{name} was changed while it was archived.")
+    return pieces.sha256
 
 
 class _BlobPieces:
@@ -256,12 +247,3 @@ def _pieces(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
 
 def _header(info: tarfile.TarInfo) -> tuple[object, ...]:
     return info.mode, info.mtime, info.uid, info.gid, info.uname, info.gname, info.linkname
-
-
-def parse_manifest(content: bytes) -> ArchiveManifest:
-    """Return the manifest of a tar.
-
-    Raises:
-        ValueError: It is none.
-    """
-    return ArchiveManifest.model_validate_json(content)

@@ -31,7 +31,6 @@ from pipeline.archive.tar import (
     SUMS,
     Member,
     TarError,
-    parse_manifest,
     read_tar,
 )
 from pipeline.core.hashing import sha256_of_bytes
@@ -202,7 +201,7 @@ class _Verification:
             self._sums = content
         elif name == MANIFEST:
             try:
-                self.found.manifest = parse_manifest(content)
+                self.found.manifest = ArchiveManifest.model_validate_json(content)
             except ValueError:
                 self.found.manifest = None
         elif name.startswith(RECORDS) and name.endswith(LEAF):
