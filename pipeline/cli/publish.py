@@ -72,16 +72,13 @@ def run(
     settings = read_settings()
     topics = settings.topics
     group = topics.persist_group if settings.runs_v2_enabled else topics.persist_v1_group
-    counts = asyncio.run(
-        _publish(
-            *(RunPublisher(settings), settings, group, records),
-            *(_status_of_run, _words_of_run),
-            raw=raw,
-            wait=wait,
-            as_json=as_json,
-        )
+    publishing = _publish(
+        *(RunPublisher(settings), settings, group, records, _status_of_run, _words_of_run),
+        raw=raw,
+        wait=wait,
+        as_json=as_json,
     )
-    _end(counts, as_json=as_json)
+    _end(asyncio.run(publishing), as_json=as_json)
 
 
 @app.command()
@@ -104,16 +101,14 @@ def advisory(
     if not raw:
         refuse_bad_requests(records, advisory_fault)
     settings = read_settings()
-    counts = asyncio.run(
-        _publish(
-            *(AdvisoryPublisher(settings), settings, settings.topics.advise_group, records),
-            *(_status_of_advisory, _words_of_advisory),
-            raw=raw,
-            wait=wait,
-            as_json=as_json,
-        )
+    publishing = _publish(
+        *(AdvisoryPublisher(settings), settings, settings.topics.advise_group, records),
+        *(_status_of_advisory, _words_of_advisory),
+        raw=raw,
+        wait=wait,
+        as_json=as_json,
     )
-    _end(counts, as_json=as_json)
+    _end(asyncio.run(publishing), as_json=as_json)
 
 
 def _end(counts: Counter[str], *, as_json: bool) -> None:

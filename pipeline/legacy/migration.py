@@ -97,11 +97,6 @@ class MigrationOptions:
     accepted_rejects: int = 0
 
 
-def _opened_store(settings: Settings) -> RunStore:
-    store, ledger = open_to_write(settings)
-    return RunStore(store, ledger=ledger)
-
-
 @dataclass(frozen=True, slots=True)
 class _Migration:
     """One source on its way into one store; the arguments of `migrate_into_store`."""
@@ -305,6 +300,7 @@ async def migrate_into_store(
         StoreError: The disk failed, or store and broker do not fit.
         BrokerError: The broker cannot be reached.
     """
-    with closing(_opened_store(settings)) as store:
+    opened, ledger = open_to_write(settings)
+    with closing(RunStore(opened, ledger=ledger)) as store:
         result = MigrationResult.of(source)
         return await _Migration(settings, store, source, options, report, progress, result).run()

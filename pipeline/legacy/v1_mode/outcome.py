@@ -127,16 +127,10 @@ def resolve_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1Source)
         )
         return V1Outcome("conflict", judged.run_id, fields, "RUN_CONFLICT", message)
     kind: OutcomeKind = "persisted" if mark.source == source else "duplicate"
-    return V1Outcome(
-        kind,
-        judged.run_id,
-        fields,
-        may_cut=judged.may_cut and fields is not None and _may_cut(fields),
+    is_stored_so = fields is not None and may_cut(
+        status=fields["status"], risk_level=fields["risk_level"]
     )
-
-
-def _may_cut(fields: dict[str, Any]) -> bool:
-    return may_cut(status=fields["status"], risk_level=fields["risk_level"])
+    return V1Outcome(kind, judged.run_id, fields, may_cut=judged.may_cut and is_stored_so)
 
 
 def v1_run_event(outcome: V1Outcome, source: RecordSource) -> bytes:

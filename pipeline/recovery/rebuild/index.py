@@ -20,8 +20,8 @@ made each. Procedure, with the same numbers in `rebuild_index`:
 The position of a partition is where its log ends, or where there is none what is committed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from pipeline.broker.admin.groups import refuse_running_workers
@@ -98,14 +98,8 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
         StoreError: The disk, the bucket or the database failed; the old index is still in place.
         BrokerError: No broker answers, and the ledger alone is not enough.
     """
-    with _replacing(settings) as (store, replacement):
-        return await _rebuild(settings, store, replacement, progress)
-
-
-@contextmanager
-def _replacing(settings: Settings) -> Iterator[tuple[StoreContents, Replacement]]:
     with opened_contents(settings) as store, index_replacement(settings, store) as replacement:
-        yield store, replacement
+        return await _rebuild(settings, store, replacement, progress)
 
 
 async def _rebuild(

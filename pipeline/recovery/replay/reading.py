@@ -6,7 +6,7 @@ a second, so that a replay leaves capacity for the workers.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -209,20 +209,11 @@ async def judged_chunks(
         while waiting:
             yield await waiting.popleft()
     finally:
-        await _drop(waiting)
+        # What is still being judged when another chunk failed: that failure is reported already.
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int) -> JudgedChunk:
     return await judged_records(judging, [request_of(record, epoch) for record in chunk])
-
-
-async def _drop(judging: Collection[asyncio.Task[Any]]) -> None:
-    """End what is still being judged when another chunk failed; its verdicts are dropped."""
-    for task in judging:
-        task.cancel()
-    if judging:
-        await asyncio.wait(judging)
-    for task in judging:
-        if not task.cancelled():
-            # One failure is reported already.
-            task.exception()
