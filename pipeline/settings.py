@@ -76,188 +76,188 @@ def _listed(pattern: re.Pattern[str], example: str) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-_Hosts = Annotated[tuple[str, ...], NoDecode, _listed(_HOST, "runs.example,[fd00::1]")]
-_Origins = Annotated[
-    tuple[str, ...], NoDecode, _listed(_ORIGIN, "https://cam.example,http://localhost:3000")
-]
+_Names = Annotated[tuple[str, ...], NoDecode]
+_Hosts = Annotated[_Names, _listed(_HOST, "runs.example,[fd00::1]")]
+_Origins = Annotated[_Names, _listed(_ORIGIN, "https://cam.example,http://localhost:3000")]
 
 
 class Settings(BaseSettings):
-    """All knobs. Names in the environment are these in upper case with `RMOS_` before them."""
+    """All knobs, each above its meaning; in the environment in upper case, after `RMOS_`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )
 
-    data_dir: Path = Field(Path("rmos-data"), description="root folder of the store")
-    store_url: str | None = Field(
-        None,
-        min_length=1,
-        description="s3, gs or az://BUCKET/PREFIX of a store of many hosts; unset for a folder",
-    )
-    index_url: SecretStr | None = Field(
-        None,
-        min_length=1,
-        description="database of its index, postgresql://USER@HOST/DATABASE; with `RMOS_STORE_URL`",
-    )
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated")
-    prefix: str = Field(
-        "rmos",
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$",
-        description="first part of topic and group names",
-    )
-    replication: int = Field(1, ge=1, le=32767, description="replication factor of new topics")
-    request_retention_ms: int = Field(
-        KEEP_FOREVER_MS,
-        ge=-1,
-        description="retention of request topics; with any limit older files cannot be restored",
-    )
-    request_partitions: int = Field(
-        REQUEST_PARTITIONS,
-        ge=REQUEST_PARTITIONS,
-        description="most partitions of a request topic that are consumed; raise it only after "
-        "partitions were added",
-    )
+    data_dir: Path = Path("rmos-data")
+    """root folder of the store"""
 
-    runs_v2_enabled: bool = Field(
-        True, description="false, 0, no or off for v1 mode: runs are stored in the file of v1"
-    )
-    run_store_path: Path = Field(
-        Path("runs.json"), description="file of the v1 store; used only in v1 mode"
-    )
+    store_url: str | None = Field(None, min_length=1)
+    """s3, gs or az://BUCKET/PREFIX of a store of many hosts; unset for a folder"""
 
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="protocol between clients and broker"
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="SASL mechanism"
-    )
-    sasl_username: str | None = Field(None, description="SASL user name")
-    sasl_password: SecretStr | None = Field(None, description="SASL password")
-    sasl_password_file: Path | None = Field(
-        None, description="file with the SASL password, such as a secret of a container"
-    )
-    ssl_cafile: Path | None = Field(
-        None, description="certificate authorities that sign the broker"
-    )
-    ssl_certfile: Path | None = Field(None, description="client certificate")
-    ssl_keyfile: Path | None = Field(None, description="key of the client certificate")
-    ssl_keyfile_password: SecretStr | None = Field(None, description="password of that key")
-    ssl_keyfile_password_file: Path | None = Field(
-        None, description="file with the password of that key"
-    )
+    index_url: SecretStr | None = Field(None, min_length=1)
+    """database of its index, postgresql://USER@HOST/DATABASE; with `RMOS_STORE_URL`"""
 
-    instance: str | None = Field(
-        None, description="name of this worker for static group membership; unique in its group"
-    )
-    batch_records: int = Field(
-        2000,
-        ge=1,
-        le=20000,
-        description="most records of one poll; a batch of the store has at most 512",
-    )
+    bootstrap_servers: str = "127.0.0.1:9092"
+    """Kafka brokers, comma separated"""
+
+    prefix: str = Field("rmos", pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")
+    """first part of topic and group names"""
+
+    replication: int = Field(1, ge=1, le=32767)
+    """replication factor of new topics"""
+
+    request_retention_ms: int = Field(KEEP_FOREVER_MS, ge=-1)
+    """retention of request topics; with any limit older files cannot be restored"""
+
+    request_partitions: int = Field(REQUEST_PARTITIONS, ge=REQUEST_PARTITIONS)
+    """most partitions of a request topic that are consumed; raise it only after partitions were
+    added"""
+
+    runs_v2_enabled: bool = True
+    """false, 0, no or off for v1 mode: runs are stored in the file of v1"""
+
+    run_store_path: Path = Path("runs.json")
+    """file of the v1 store; used only in v1 mode"""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """protocol between clients and broker"""
+
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """SASL mechanism"""
+
+    sasl_username: str | None = None
+    """SASL user name"""
+
+    sasl_password: SecretStr | None = None
+    """SASL password"""
+
+    sasl_password_file: Path | None = None
+    """file with the SASL password, such as a secret of a container"""
+
+    ssl_cafile: Path | None = None
+    """certificate authorities that sign the broker"""
+
+    ssl_certfile: Path | None = None
+    """client certificate"""
+
+    ssl_keyfile: Path | None = None
+    """key of the client certificate"""
+
+    ssl_keyfile_password: SecretStr | None = None
+    """password of that key"""
+
+    ssl_keyfile_password_file: Path | None = None
+    """file with the password of that key"""
+
+    instance: str | None = None
+    """name of this worker for static group membership; unique in its group"""
+
+    batch_records: int = Field(2000, ge=1, le=20000)
+    """most records of one poll; a batch of the store has at most 512"""
+
     judge_in_child_process: bool = Field(
-        True,
-        validation_alias=AliasChoices("RMOS_JUDGE_IN_CHILD_PROCESS", "RMOS_JUDGE_IN_HELPER"),
-        description="whether large batches are judged in a child process of the worker; "
-        "`RMOS_JUDGE_IN_HELPER` is its older name",
+        True, validation_alias=AliasChoices("RMOS_JUDGE_IN_CHILD_PROCESS", "RMOS_JUDGE_IN_HELPER")
     )
-    batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
-    session_timeout_ms: int = Field(
-        10_000,
-        ge=500,
-        description="silence after which the group drops a worker; Kafka accepts 6 s or more, "
-        "unless its `group.min.session.timeout.ms` is set",
-    )
-    max_poll_interval_ms: int = Field(
-        300_000, ge=1000, description="longest time between two polls of a worker"
-    )
-    stop_timeout_seconds: float = Field(
-        30.0, gt=0, description="longest time for a service to stop; then it is cut off"
-    )
-    broker_pause_seconds: float = Field(
-        1.0, gt=0, description="pause after a broker fault, with jitter up to twice as long"
-    )
-    advisory_wait_seconds: float = Field(
-        755.0,
-        ge=0,
-        description="how long an advisory waits for its run, from its broker time on; then it is "
-        "reported as RUN_NOT_FOUND",
-    )
-    ledger_key_file: Path | None = Field(
-        None,
-        description="private key of the ledger; unset for a file in the user's configuration "
-        "folder, one for each store",
-    )
-    ledger_enabled: bool = Field(
-        True, description="whether workers write the ledger; false is only for measurements"
-    )
-    audit_daily_at: int = Field(
-        2,
-        ge=-1,
-        le=23,
-        description="hour of the day, UTC, when the daily full audit is due; -1 for none",
-    )
-    audit_hourly: bool = Field(True, description="whether a quick audit is due every hour")
+    """whether large batches are judged in a child process of the worker; `RMOS_JUDGE_IN_HELPER` is
+    its older name"""
+
+    batch_wait_ms: int = Field(20, ge=1, le=5000)
+    """longest wait for a poll"""
+
+    session_timeout_ms: int = Field(10_000, ge=500)
+    """silence after which the group drops a worker; Kafka accepts 6 s or more, unless its
+    `group.min.session.timeout.ms` is set"""
+
+    max_poll_interval_ms: int = Field(300_000, ge=1000)
+    """longest time between two polls of a worker"""
+
+    stop_timeout_seconds: float = Field(30.0, gt=0)
+    """longest time for a service to stop; then it is cut off"""
+
+    broker_pause_seconds: float = Field(1.0, gt=0)
+    """pause after a broker fault, with jitter up to twice as long"""
+
+    advisory_wait_seconds: float = Field(755.0, ge=0)
+    """how long an advisory waits for its run, from its broker time on; then it is reported as
+    RUN_NOT_FOUND"""
+
+    ledger_key_file: Path | None = None
+    """private key of the ledger; unset for a file in the user's configuration folder, one for each
+    store"""
+
+    ledger_enabled: bool = True
+    """whether workers write the ledger; false is only for measurements"""
+
+    audit_daily_at: int = Field(2, ge=-1, le=23)
+    """hour of the day, UTC, when the daily full audit is due; -1 for none"""
+
+    audit_hourly: bool = True
+    """whether a quick audit is due every hour"""
+
     audit_trusted_dir: Path | None = Field(
-        None,
-        validation_alias=AliasChoices("RMOS_AUDIT_TRUSTED_DIR", "RMOS_AUDIT_HELD_DIR"),
-        description="folder of trusted checkpoints; audits compare the logs with them; "
-        "`RMOS_AUDIT_HELD_DIR` is its older name",
+        None, validation_alias=AliasChoices("RMOS_AUDIT_TRUSTED_DIR", "RMOS_AUDIT_HELD_DIR")
     )
-    audit_processes: int | None = Field(
-        None, ge=0, le=256, description="child processes of an audit; unset: one for a processor"
-    )
-    audit_parts: int = Field(1, ge=1, le=100, description="parts of an audit of the whole store")
-    receipt_timeout_seconds: float = Field(
-        30.0, gt=0, description="longest wait for the event of a published request"
-    )
+    """folder of trusted checkpoints; audits compare the logs with them; `RMOS_AUDIT_HELD_DIR` is
+    its older name"""
 
-    api_host: str = Field(
-        "127.0.0.1", description="address of the HTTP API; beyond loopback it needs tokens"
-    )
-    api_port: int = Field(8080, ge=0, le=65535, description="port of the HTTP API; 0 for any")
-    api_tokens_file: Path | None = Field(
-        None, description="tokens of the API: a line `name role sha256hex` for each"
-    )
-    api_allowed_hosts: _Hosts = Field(
-        (),
-        description="names that the API accepts in Host, comma separated; without tokens those "
-        "of loopback are accepted too",
-    )
-    api_allowed_origins: _Origins = Field(
-        (),
-        description="origins of web pages that may use the API (CORS), comma separated: "
-        "https://cam.example",
-    )
-    api_idle_seconds: float = Field(
-        60.0, gt=0, description="longest pause of a client that sends or receives a body"
-    )
-    api_requests: int = Field(500, ge=1, description="most concurrent requests of the API")
-    api_client_requests: int = Field(
-        200, ge=1, description="most of these from one address; a proxy in front is one address"
-    )
-    upload_limit_bytes: int = Field(
-        2 * 1024**3, ge=1, description="largest blob that the API accepts"
-    )
+    audit_processes: int | None = Field(None, ge=0, le=256)
+    """child processes of an audit; unset: one for a processor"""
 
-    metrics_host: str = Field("127.0.0.1", description="address of metrics and health")
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="port of metrics and health; unset for none, 0 for any"
-    )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto is console on a terminal, else json"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="lowest level that is logged"
-    )
+    audit_parts: int = Field(1, ge=1, le=100)
+    """parts of an audit of the whole store"""
 
-    broker_port: int = Field(
-        9092, ge=0, le=65535, description="port of the local broker; 0 for any free one"
-    )
-    broker_cache_dir: Path | None = Field(
-        None, description="folder of the local broker's jars; unset for the user's cache"
-    )
+    receipt_timeout_seconds: float = Field(30.0, gt=0)
+    """longest wait for the event of a published request"""
+
+    api_host: str = "127.0.0.1"
+    """address of the HTTP API; beyond loopback it needs tokens"""
+
+    api_port: int = Field(8080, ge=0, le=65535)
+    """port of the HTTP API; 0 for any"""
+
+    api_tokens_file: Path | None = None
+    """tokens of the API: a line `name role sha256hex` for each"""
+
+    api_allowed_hosts: _Hosts = ()
+    """names that the API accepts in Host, comma separated; without tokens those of loopback are
+    accepted too"""
+
+    api_allowed_origins: _Origins = ()
+    """origins of web pages that may use the API (CORS), comma separated: https://cam.example"""
+
+    api_idle_seconds: float = Field(60.0, gt=0)
+    """longest pause of a client that sends or receives a body"""
+
+    api_requests: int = Field(500, ge=1)
+    """most concurrent requests of the API"""
+
+    api_client_requests: int = Field(200, ge=1)
+    """most of these from one address; a proxy in front is one address"""
+
+    upload_limit_bytes: int = Field(2 * 1024**3, ge=1)
+    """largest blob that the API accepts"""
+
+    metrics_host: str = "127.0.0.1"
+    """address of metrics and health"""
+
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """port of metrics and health; unset for none, 0 for any"""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """auto is console on a terminal, else json"""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """lowest level that is logged"""
+
+    broker_port: int = Field(9092, ge=0, le=65535)
+    """port of the local broker; 0 for any free one"""
+
+    broker_cache_dir: Path | None = None
+    """folder of the local broker's jars; unset for the user's cache"""
 
     @property
     def is_shared(self) -> bool:
@@ -315,11 +315,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
 
 
 def _refuse_mixed(settings: Settings) -> None:
-    """Refuse half a store on many hosts, or one that would be on a disk too.
-
-    Raises:
-        InputError: The settings name one.
-    """
+    """Refuse half a store on many hosts, or one that would be on a disk too."""
     if (settings.store_url is None) != (settings.index_url is None):
         urls = ("RMOS_INDEX_URL", "RMOS_STORE_URL")
         missing, given = urls if settings.is_shared else urls[::-1]
@@ -336,11 +332,7 @@ def _refuse_mixed(settings: Settings) -> None:
 
 
 def refuse_shared(settings: Settings, what: str) -> None:
-    """Refuse what works on a store of one host's disk only.
-
-    Args:
-        settings: Of the store.
-        what: First words of the sentence.
+    """Refuse what works on a store of one host's disk only; `what` begins the sentence.
 
     Raises:
         InputError: The store is in a bucket.
@@ -387,6 +379,11 @@ def refuse_mistyped() -> None:
             raise InputError(
                 f"{name} is no setting: did you mean {PREFIX}{meant}? Rename or unset it."
             )
+
+
+def meaning_of(name: str) -> str:
+    """Return what the setting `name` means, on one line."""
+    return " ".join((Settings.model_fields[name].description or "").split())
 
 
 def known_variables() -> set[str]:

@@ -8,7 +8,14 @@ from typing import Any
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import print_json, print_table
 from pipeline.errors import InputError
-from pipeline.settings import PREFIX, Settings, options_given, read_settings, variables_of
+from pipeline.settings import (
+    PREFIX,
+    Settings,
+    meaning_of,
+    options_given,
+    read_settings,
+    variables_of,
+)
 
 _COLUMNS = ("setting", "value", "source", "meaning")
 _UNSET = "-"
@@ -33,12 +40,12 @@ def _documents(settings: Settings) -> Iterator[dict[str, Any]]:
     """Yield a document for each setting, in the order of their class."""
     # Pydantic writes a secret as stars, whatever its length.
     values = settings.model_dump(mode="json")
-    for name, field in Settings.model_fields.items():
+    for name in Settings.model_fields:
         yield {
             "setting": PREFIX + name.upper(),
             "value": _value(name, values),
             "source": _source(name, values),
-            "meaning": field.description,
+            "meaning": meaning_of(name),
         }
 
 

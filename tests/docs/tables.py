@@ -15,7 +15,7 @@ from pipeline.audit.rules.finding import MEANINGS
 from pipeline.broker.admin.topic_promises import RULES, Consequence
 from pipeline.cli.commands import COMMANDS, imported
 from pipeline.consumers.engine.readiness import KINDS
-from pipeline.settings import Settings
+from pipeline.settings import Settings, meaning_of
 
 _WORDS = {
     Consequence.STOPS: "does not start, and stops",
@@ -36,7 +36,7 @@ def settings_table() -> str:
     return markdown_table(
         ("setting", "default", "values", "meaning"),
         (
-            (f"`RMOS_{name.upper()}`", _default(field), _values(field), field.description or "")
+            (f"`RMOS_{name.upper()}`", _default(field), _values(field), meaning_of(name))
             for name, field in Settings.model_fields.items()
         ),
     )
