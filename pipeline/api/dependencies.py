@@ -1,11 +1,16 @@
 """The dependencies of the routes, made by the composition root."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ParamSpec, TypeVar
+from queue import SimpleQueue
+from threading import Thread, current_thread
+from time import monotonic
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 from fastapi import Depends, Request
 
@@ -22,12 +27,12 @@ from schemas.run_event import RunEvent
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
+_LONG_SECONDS = 0.02
+"""A look-up mostly takes less than 1 ms."""
 
-class ThreadPool:
+
+class Threads(ABC):
     """Runs blocking functions in threads; a call is typed as the function itself is."""
-
-    def __init__(self, count: int, name: str) -> None:
-        self.executor = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def __call__(
         self,
@@ -41,14 +46,118 @@ class ThreadPool:
         Raises:
             ExecutorError: No thread can be started.
         """
-        loop = asyncio.get_running_loop()
-        call = partial(function, *arguments, **named)
         with thread_faults():
-            return await loop.run_in_executor(self.executor, call)
+            return await self._begin(partial(function, *arguments, **named))
 
+    @abstractmethod
+    def _begin(self, call: Callable[[], Value]) -> asyncio.Future[Value]: ...
+
+    @abstractmethod
     def close(self) -> None:
         """Wait for what is being done, and take nothing more."""
+
+
+class ThreadPool(Threads):
+    """Runs as many calls at a time as there are threads."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    def _begin(self, call: Callable[[], Value]) -> asyncio.Future[Value]:
+        return asyncio.get_running_loop().run_in_executor(self.executor, call)
+
+    def close(self) -> None:  # noqa: D102 - as of the others
         self.executor.shutdown()
+
+
+class OneByOne(Threads):
+    """Runs one call after another; where one takes long, another thread goes on with the others.
+
+    A call of SQLite or of the system gives up the interpreter for a moment. Where two threads read
+    at a time, each such moment wakes the other one, which takes longer than what they do.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        """Prepare; no thread is started.
+
+        Args:
+            count: Most threads: one more than calls that may take long at a time.
+            name: Of each thread.
+        """
+        self._count = count
+        self._name = name
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._threads: set[Thread] = set()
+        self._serving: Thread | None = None
+        self._taken_at = 0.0
+        self._is_watched = False
+
+    def _begin(self, call: Callable[[], Value]) -> asyncio.Future[Value]:
+        loop = asyncio.get_running_loop()
+        if not self._threads:
+            self._start_thread()
+        answer: asyncio.Future[Value] = loop.create_future()
+        self._calls.put((loop, answer, call))
+        if not self._is_watched:
+            self._watch(loop)
+        return answer
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """While calls wait, look whether the one before them takes long."""
+        self._is_watched = not self._calls.empty()
+        if not self._is_watched:
+            return
+        loop.call_later(_LONG_SECONDS, self._watch, loop)
+        if monotonic() - self._taken_at > _LONG_SECONDS and len(self._threads) < self._count:
+            # Where no thread can be started, they go on waiting.
+            with suppress(RuntimeError):
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = Thread(target=self._serve, name=self._name, daemon=True)
+        self._taken_at = monotonic()
+        thread.start()
+        self._threads.add(thread)
+
+    def _serve(self) -> None:
+        """Run calls until another thread does."""
+        self._serving = this = current_thread()
+        while self._serving is this and self._run_next():
+            pass
+        self._threads.discard(this)
+
+    def _run_next(self) -> bool:
+        taken = self._calls.get()
+        if taken is None:
+            return False
+        self._taken_at = monotonic()
+        loop, answer, call = taken
+        value, error = None, None
+        try:
+            value = call()
+        except BaseException as raised:  # noqa: BLE001  # it is for who waits
+            error = raised
+        loop.call_soon_threadsafe(_give, answer, value, error)
+        return True
+
+    def close(self) -> None:  # noqa: D102 - as of the others
+        for _ in range(self._count):
+            self._calls.put(None)
+        for thread in tuple(self._threads):
+            thread.join()
+
+
+_Call: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
+
+
+def _give(answer: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
+    if answer.done():
+        # Nobody waits any more.
+        return
+    if error is None:
+        answer.set_result(value)
+    else:
+        answer.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +165,14 @@ class Dependencies:
     """What every route depends on.
 
     Attributes:
-        lookup: Threads for look-ups, which take milliseconds.
+        lookup: For look-ups, which take milliseconds.
         checks: What must hold to be ready, by name.
         reasons: Why the consumers of this process are not ready although they poll.
     """
 
     settings: Settings
     runs: LazyPublisher[RunEvent]
-    lookup: ThreadPool
+    lookup: Threads
     checks: Callable[[], Awaitable[Mapping[str, bool]]]
     reasons: Callable[[], Sequence[str]]
 

@@ -9,7 +9,13 @@ from functools import partial
 import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.dependencies import ApiDependencies, LegacyDependencies, ThreadPool
+from pipeline.api.dependencies import (
+    ApiDependencies,
+    LegacyDependencies,
+    OneByOne,
+    ThreadPool,
+    Threads,
+)
 from pipeline.api.drawings import Drawings
 from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.server import address_of, listen, serving
@@ -130,7 +136,7 @@ def _api_dependencies(
         runs=LazyPublisher(
             lambda: RunPublisher(settings, tail=tail), check_broker, partial(holder_of, settings)
         ),
-        lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
+        lookup=_look_ups(settings),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=reader,
@@ -145,6 +151,12 @@ def _api_dependencies(
     )
 
 
+def _look_ups(settings: Settings) -> Threads:
+    # A bucket and a database are waited for, so that as many calls as may are under way.
+    kind = ThreadPool if settings.is_shared else OneByOne
+    return kind(_LOOKUP_THREADS, "lookup")
+
+
 def _legacy_dependencies(settings: Settings, workers: Sequence[Worker]) -> LegacyDependencies:
     async def check_broker() -> None:
         check_v2_store(settings, await describe_cluster(settings))
@@ -154,7 +166,7 @@ def _legacy_dependencies(settings: Settings, workers: Sequence[Worker]) -> Legac
         runs=LazyPublisher(
             lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)
         ),
-        lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
+        lookup=_look_ups(settings),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=V1Reader(settings.run_store_path),

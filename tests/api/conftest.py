@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from pipeline.api import application
 from pipeline.api.application import _with_routes, create_api
-from pipeline.api.dependencies import ApiDependencies, ThreadPool
+from pipeline.api.dependencies import ApiDependencies, OneByOne, ThreadPool
 from pipeline.api.drawings import Drawings
 from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.pages import Pages
@@ -188,7 +188,7 @@ def api_dependencies(
     return ApiDependencies(
         settings=settings,
         runs=LazyPublisher(lambda: RunPublisher(settings), no_broker, no_holder),
-        lookup=ThreadPool(2, "lookup"),
+        lookup=OneByOne(2, "lookup"),
         checks=checks,
         reasons=tuple,
         reader=reader,

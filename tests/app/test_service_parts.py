@@ -4,13 +4,15 @@ import asyncio
 import errno
 import resource
 import threading
+import time
 from functools import partial
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.api.dependencies import ThreadPool
+from pipeline.api import dependencies
+from pipeline.api.dependencies import OneByOne, ThreadPool
 from pipeline.app import application, http, process
 from pipeline.app.http import BrokerProbe
 from pipeline.errors import BrokerError, ExecutorError, IntegrityError
@@ -66,10 +68,40 @@ def _no_thread(_thread: threading.Thread) -> None:
 async def test_an_answer_for_which_no_thread_can_be_started_names_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    threads = ThreadPool(1, "lookup")
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
-    with pytest.raises(ExecutorError, match="No thread can be started"):
-        await threads(int)
+    for threads in (ThreadPool(1, "transfer"), OneByOne(1, "lookup")):
+        with pytest.raises(ExecutorError, match="No thread can be started"):
+            await threads(int)
+
+
+async def test_look_ups_run_one_by_one_and_none_waits_for_one_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    threads, gate = OneByOne(4, "lookup"), threading.Event()
+
+    def this_one() -> int:
+        time.sleep(0.001)  # another thread that may take the next call does
+        return threading.get_ident()
+
+    monkeypatch.setattr(dependencies, "_LONG_SECONDS", 0.001)
+    *stuck, given_up = [asyncio.create_task(threads(gate.wait)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert await threads(int) == 0
+    given_up.cancel()
+    gate.set()
+    assert await asyncio.gather(*stuck) == [True, True]
+    monkeypatch.setattr(dependencies, "_LONG_SECONDS", 600)
+    calls = []
+    for _ in range(20):
+        calls.append(asyncio.create_task(threads(this_one)))
+        await asyncio.sleep(0)
+    assert len(set(await asyncio.gather(*calls))) == 1
+    with pytest.raises(ZeroDivisionError):
+        await threads(divmod, 1, 0)
+    threads.close()
+    assert faults == []
 
 
 async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_names_it(

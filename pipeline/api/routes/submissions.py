@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from pipeline.api import examples, publishing
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import ApiDeps, ThreadPool
+from pipeline.api.dependencies import ApiDeps, Threads
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.http.request_body import read_json_body
 from pipeline.api.openapi import answer, errors, json_body
@@ -132,7 +132,7 @@ def _incomplete(violations: list[dict[str, Any]]) -> ApiError:
 
 
 async def stored_run(
-    lookup: ThreadPool,
+    lookup: Threads,
     find: Callable[[str], Found],
     submission: Submission,
     event: RunEvent,

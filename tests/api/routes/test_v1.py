@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pipeline.api.application import ALIAS, create_api, create_legacy_api
-from pipeline.api.dependencies import LegacyDependencies, ThreadPool
+from pipeline.api.dependencies import LegacyDependencies, OneByOne
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import document
 from pipeline.api.publishing import LazyPublisher
@@ -89,7 +89,7 @@ def deps_of(path: Path) -> LegacyDependencies:
     return LegacyDependencies(
         settings=settings,
         runs=LazyPublisher(lambda: RunPublisher(settings), no_broker, no_holder),
-        lookup=ThreadPool(2, "lookup"),
+        lookup=OneByOne(2, "lookup"),
         checks=checks,
         reasons=tuple,
         reader=V1Reader(path),
