@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -318,12 +318,8 @@ class AttachmentFiles:
             NotFoundError: There is no such blob.
             IntegrityError: Its bytes have another hash than its name.
         """
-        blob = self.open(sha256)
-        try:
-            with self._files.faults():
-                return blob.beginning(limit_bytes)
-        finally:
-            blob.close()
+        with closing(self.open(sha256)) as blob, self._files.faults():
+            return blob.beginning(limit_bytes)
 
     def check(self, sha256: str) -> BlobCheck:
         """Read every byte of a blob and compare with its name."""
@@ -331,8 +327,5 @@ class AttachmentFiles:
             blob = self.open(sha256)
         except NotFoundError:
             return BlobCheck(sha256, None, None, None)
-        try:
-            with self._files.faults():
-                return blob.check()
-        finally:
-            blob.close()
+        with closing(blob), self._files.faults():
+            return blob.check()

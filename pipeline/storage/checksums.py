@@ -20,14 +20,14 @@ What is archived has no line: it is not in the store, and without it there is no
 Leaves and lines are kept in a temporary database on disk, so memory does not grow with the store.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from pipeline.core.layout import LinkPath, StorePath, attachment_path
+from pipeline.core.layout import LinkPath, StorePath, attachment_path, parse_path
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.store.contents import StoreContents
 from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError
@@ -241,11 +241,10 @@ def _keep_lines(database: ScratchDatabase, logs: StoreLogs) -> Iterator[str | No
 def _files(database: ScratchDatabase) -> Iterator["_File"]:
     # In the order of paths: folder by folder.
     for path, sha256, *source in database.execute(_RUNS_IN_ORDER):
-        yield _File(path, sha256, (_source(*source),), attachments_of_artifact)
+        yield _File(path, sha256, (_source(*source),))
     for path, run_id, advisory_id, sha256, *sources in database.execute(_LINKS_OF_RUNS):
         link = str(LinkPath(path[_DATE], run_id, advisory_id))
-        records = _source(*sources[:4]), _source(*sources[4:])
-        yield _File(link, sha256, records, attachments_of_link)
+        yield _File(link, sha256, (_source(*sources[:4]), _source(*sources[4:])))
 
 
 class _File(NamedTuple):
@@ -253,13 +252,11 @@ class _File(NamedTuple):
 
     Attributes:
         sources: The record of its run, and of a link its own.
-        names_in: Finds the attachments that its bytes name.
     """
 
     path: str
     sha256: str
     sources: tuple[RecordSource, ...]
-    names_in: Callable[[bytes], list[str]]
 
 
 def _source(epoch: int, topic: str, partition: int, offset: int) -> RecordSource:
@@ -276,7 +273,7 @@ def _lines_of(
     lines = [sum_line(sha256, path)]
     try:
         content = read_recorded(store, path, sha256, sources=file.sources)
-        lines += map(attachment_line, file.names_in(content))
+        lines += map(attachment_line, attachments_of(parse_path(path), content))
     except IntegrityError as error:
         return lines, [str(error)]
     except EvidenceError as error:

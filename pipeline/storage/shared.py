@@ -45,7 +45,7 @@ from pipeline.storage.ledger_key import (
     open_ledger_of,
     verifier_keys,
 )
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, with_index
 
 
 def create_store(
@@ -164,16 +164,8 @@ def open_to_audit(settings: Settings) -> tuple[Store, BucketInspection]:
 
 
 def _with_index(settings: Settings, contents: StoreContents, key: str | None) -> Store:
-    opened = partial(open_postgres_index, _index_url(settings), contents.identity, key)
-    return Store(
-        contents.identity,
-        contents.files,
-        contents.logs,
-        contents.lock,
-        opened(),
-        opened,
-        let_go=contents.let_go,
-    )
+    url = _index_url(settings)
+    return with_index(contents, partial(open_postgres_index, url, contents.identity, key))
 
 
 def replacing_rows(

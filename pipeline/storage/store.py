@@ -55,7 +55,7 @@ def open_store_to_write(root: Path, calls: SystemCalls | None = None) -> Store:
             index is missing or damaged.
         StoreError: The disk cannot be written.
     """
-    return _with_index(disk_contents_to_write(root, calls), partial(open_index, root))
+    return with_index(disk_contents_to_write(root, calls), partial(open_index, root))
 
 
 def open_store_to_read(root: Path) -> Store:
@@ -64,11 +64,13 @@ def open_store_to_read(root: Path) -> Store:
     Raises:
         StoreNotReadyError: There is no store, or its index is missing or damaged.
     """
-    return _with_index(disk_contents(root), partial(open_index_to_read, root))
+    return with_index(disk_contents(root), partial(open_index_to_read, root))
 
 
-def _with_index(contents: StoreContents, opened: Callable[[], RunIndex]) -> Store:
-    return Store(contents.identity, contents.files, contents.logs, contents.lock, opened(), opened)
+def with_index(contents: StoreContents, opened: Callable[[], RunIndex]) -> Store:
+    """Return the store of these contents, with the index that `opened` opens."""
+    parts = (contents.identity, contents.files, contents.logs, contents.lock)
+    return Store(*parts, opened(), opened, let_go=contents.let_go)
 
 
 def create(
@@ -136,7 +138,7 @@ def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
     # The ledger's names share the flushes of the files, and a missing key comes before the index.
     contents = disk_contents_to_write(settings.data_dir)
     ledger = open_ledger_of(settings, contents)
-    return _with_index(contents, partial(open_index, settings.data_dir)), ledger
+    return with_index(contents, partial(open_index, settings.data_dir)), ledger
 
 
 def index_replacement(

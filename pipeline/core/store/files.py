@@ -3,8 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import Enum
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -105,18 +104,8 @@ class History(NamedTuple):
     may_be_same: bool
 
 
-class WrittenAhead(Protocol):
+class WrittenAhead(AbstractContextManager[object], Protocol):
     """Contents that were written and have no name; what gets none until it is closed is gone."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
 
     def close(self) -> None:
         """Let go of them; a second time nothing is left to do."""
