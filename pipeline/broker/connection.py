@@ -37,6 +37,9 @@ ANSWER_TIMEOUT_SECONDS = 10.0
 
 ANSWER_TIMEOUT_MS = int(ANSWER_TIMEOUT_SECONDS * 1000)
 
+BATCH_BYTES = 1024 * 1024
+"""Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
+
 NAMES_SHOWN = 3
 
 # OSError covers the time-outs of asyncio and what TLS refuses.
@@ -167,6 +170,7 @@ async def start_producer(settings: Settings, **options: Any) -> AIOKafkaProducer
         acks="all",
         enable_idempotence=True,
         compression_type="lz4",
+        max_batch_size=BATCH_BYTES,
         **options,
     )
     async with broker_errors(settings):

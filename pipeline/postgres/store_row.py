@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import psycopg
 
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.errors import StoreAwayError, StoreError, StoreNotReadyError
 from pipeline.postgres.connections import connect, name_of
 from pipeline.postgres.faults import database_faults
@@ -35,23 +36,13 @@ _SETTINGS: Final = ("fsync", "synchronous_commit")
 
 
 @dataclass(frozen=True, slots=True)
-class StoreRow:
-    """What the row holds.
+class StoreRow(StoreIdentity):
+    """What the row holds, in the order of its columns.
 
     Attributes:
-        format: Of `store.json`.
-        store_id: 32 hex digits, for the life of the store.
-        cluster_id: The Kafka cluster whose topics it keeps.
-        prefix: First part of the topics' names.
-        epoch: Whole number from 1.
         key: The public key that verifies new checkpoints; None where no leaves are appended.
     """
 
-    format: str
-    store_id: str
-    cluster_id: str
-    prefix: str
-    epoch: int
     key: str | None
 
 

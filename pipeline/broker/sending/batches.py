@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -16,7 +16,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
 from pipeline.broker.aiokafka_fixes.clients import close_producer
-from pipeline.broker.connection import broker_errors, start_producer
+from pipeline.broker.connection import BATCH_BYTES, broker_errors, start_producer
 from pipeline.core.dead_letters.carried_record import record_bytes
 from pipeline.core.record import Partition, RecordId
 from pipeline.errors import UnsendableError
@@ -26,9 +26,6 @@ _log = structlog.get_logger(__name__)
 
 NEVER_TAKEN = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
 """Answers of a broker to what it will refuse again, whenever it is sent."""
-
-BATCH_BYTES = 1024 * 1024
-"""Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
 
 CONFIRM_TIMEOUT_SECONDS = 20.0
 """Longest wait for the broker to confirm the messages of one chunk."""
@@ -51,26 +48,32 @@ class Message(NamedTuple):
     smaller: Callable[[], "Message"] | None = None
 
 
-class BatchSender:
-    """An idempotent producer with acks=all that sends many records at once."""
+class Sender:
+    """An idempotent producer with acks=all, connected while it is started."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **options: Any) -> None:  # noqa: ANN401
+        """Prepare; `options` are aiokafka's own, beside those of every producer."""
         self._settings = settings
+        self._options = options
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connect.
+        """Connect; a previous holder of the same transactional id is fenced off.
 
         Raises:
             BrokerError: No broker answers.
         """
-        self._producer = await start_producer(self._settings, max_batch_size=BATCH_BYTES)
+        self._producer = await start_producer(self._settings, **self._options)
 
     async def stop(self) -> None:
         """Disconnect; what is not confirmed by now is not sent."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await close_producer(producer)
+
+
+class BatchSender(Sender):
+    """Sends many records at once."""
 
     async def send(self, messages: Iterable[Message]) -> None:
         """Send `messages`, in order within each partition; return when the broker has them all.

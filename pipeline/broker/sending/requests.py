@@ -15,11 +15,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.aiokafka_fixes.clients import close_producer
-from pipeline.broker.connection import (
-    ANSWER_TIMEOUT_MS,
-    broker_error,
-    start_producer,
-)
+from pipeline.broker.connection import ANSWER_TIMEOUT_MS, broker_error, start_producer
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 from pipeline.topics import (
@@ -30,9 +26,6 @@ from pipeline.topics import (
 from schemas.advisory_request import AdvisoryRequest
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.run_request import RunRequest
-
-BATCH_BYTES = 1024 * 1024
-"""Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
 
 DELIVERY_TIMEOUT_SECONDS = 30.0
 """Longest wait for the broker's confirmation; long enough for a broker that restarts."""
@@ -119,7 +112,6 @@ class RequestSender:
                 self._channel = _Channel(
                     await start_producer(
                         self._settings,
-                        max_batch_size=BATCH_BYTES,
                         max_request_size=BROKER_MESSAGE_LIMIT_BYTES,
                         request_timeout_ms=ANSWER_TIMEOUT_MS,
                         partitioner=fixed_partition,

@@ -17,14 +17,9 @@ from contextlib import suppress
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
-from pipeline.broker.aiokafka_fixes.clients import close_producer, retrieve_failures
-from pipeline.broker.connection import broker_errors, start_producer
-from pipeline.broker.sending.batches import (
-    BATCH_BYTES,
-    CONFIRM_TIMEOUT_SECONDS,
-    Message,
-    send_all,
-)
+from pipeline.broker.aiokafka_fixes.clients import retrieve_failures
+from pipeline.broker.connection import broker_errors
+from pipeline.broker.sending.batches import CONFIRM_TIMEOUT_SECONDS, Message, Sender, send_all
 from pipeline.core.record import RecordId
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
@@ -40,32 +35,15 @@ Remember = Callable[[Sequence[RecordId]], Sequence[Message]]
 """Makes what is remembered of messages, given where each of them is."""
 
 
-class TransactionalSender:
+class TransactionalSender(Sender):
     """A producer whose messages are there for consumers all together, or never."""
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
-        self._settings = settings
-        self._transactional_id = transactional_id
-        self._producer: AIOKafkaProducer | None = None
-
-    async def start(self) -> None:
-        """Connect, and fence off the previous holder of this transactional id.
-
-        Raises:
-            BrokerError: No broker answers.
-        """
-        self._producer = await start_producer(
-            self._settings,
-            transactional_id=self._transactional_id,
+        super().__init__(
+            settings,
+            transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            max_batch_size=BATCH_BYTES,
         )
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await close_producer(producer)
 
     async def send(self, messages: Sequence[Message], remember: Remember) -> list[RecordId]:
         """Send `messages` and what is remembered of them in one transaction.

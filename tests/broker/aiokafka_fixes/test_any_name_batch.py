@@ -9,7 +9,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
-from pipeline.broker.sending.batches import BATCH_BYTES, Message, _batches
+from pipeline.broker.connection import BATCH_BYTES
+from pipeline.broker.sending.batches import Message, _batches
 from pipeline.core.dead_letters.carried_record import bytes_of_name, name_of_bytes
 from tests.broker.aiokafka_fixes.record_batches import (
     LZ4,
