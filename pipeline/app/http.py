@@ -35,7 +35,7 @@ from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.event_reader import EventTail
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
-from pipeline.broker.reading.looks import BrokerLooks
+from pipeline.broker.reading.looks import BrokerLooks, SharedLook
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks
 from pipeline.core.store.identity import read_identity
@@ -51,7 +51,6 @@ from pipeline.storage.store import open_to_read
 _log = structlog.get_logger(__name__)
 _LOOKUP_THREADS = 4
 _TRANSFER_THREADS = 4
-_PROBE_SECONDS = 3.0
 _KNOWN_FOR_SECONDS = 1.0
 
 
@@ -106,13 +105,13 @@ def _api(
     """Return the API of the store that the settings name; `stack` closes it."""
     traces = tracer_provider("rmos.api", stack)
     if not settings.runs_v2_enabled:
-        legacy = _legacy_dependencies(settings, workers)
+        legacy = _legacy_dependencies(settings, workers, stack)
         stack.callback(legacy.lookup.close)
         stack.push_async_callback(legacy.runs.stop)
         return create_legacy_api(legacy, tokens, legacy_pages(), traces)
     reader = RunReader(open_to_read(settings))
     stack.callback(reader.close)
-    deps = _api_dependencies(settings, reader, workers)
+    deps = _api_dependencies(settings, reader, workers, stack)
     stack.callback(deps.lookup.close)
     stack.callback(deps.transfer.close)
     stack.callback(deps.drawings.close)
@@ -123,7 +122,7 @@ def _api(
 
 
 def _api_dependencies(
-    settings: Settings, reader: RunReader, workers: Sequence[Worker]
+    settings: Settings, reader: RunReader, workers: Sequence[Worker], stack: AsyncExitStack
 ) -> ApiDependencies:
     async def check_broker() -> None:
         cluster_id = await describe_cluster(settings)
@@ -137,7 +136,7 @@ def _api_dependencies(
             lambda: RunPublisher(settings, tail=tail), check_broker, partial(holder_of, settings)
         ),
         lookup=_look_ups(settings),
-        checks=_api_checks(settings, workers, check_broker),
+        checks=_api_checks(settings, workers, check_broker, stack),
         reasons=lambda: reasons_of(workers),
         reader=reader,
         advisories=LazyPublisher(
@@ -157,7 +156,9 @@ def _look_ups(settings: Settings) -> Threads:
     return kind(_LOOKUP_THREADS, "lookup")
 
 
-def _legacy_dependencies(settings: Settings, workers: Sequence[Worker]) -> LegacyDependencies:
+def _legacy_dependencies(
+    settings: Settings, workers: Sequence[Worker], stack: AsyncExitStack
+) -> LegacyDependencies:
     async def check_broker() -> None:
         check_v2_store(settings, await describe_cluster(settings))
 
@@ -167,21 +168,26 @@ def _legacy_dependencies(settings: Settings, workers: Sequence[Worker]) -> Legac
             lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)
         ),
         lookup=_look_ups(settings),
-        checks=_api_checks(settings, workers, check_broker),
+        checks=_api_checks(settings, workers, check_broker, stack),
         reasons=lambda: reasons_of(workers),
         reader=V1Reader(settings.run_store_path),
     )
 
 
 def _api_checks(
-    settings: Settings, workers: Sequence[Worker], check_broker: Callable[[], Awaitable[None]]
+    settings: Settings,
+    workers: Sequence[Worker],
+    check_broker: Callable[[], Awaitable[None]],
+    stack: AsyncExitStack,
 ) -> Callable[[], Awaitable[Checks]]:
-    broker = BrokerProbe(check_broker)
+    # Readiness is asked for by anybody, without a token and as often as they like.
+    look = SharedLook(check_broker, _KNOWN_FOR_SECONDS)
+    stack.push_async_callback(look.stop)
     measure_disk(settings)
 
     async def checks() -> Checks:
         return {
-            "broker answers": await broker.answers(),
+            "broker answers": await broker_answers(look),
             "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
             **disk_checks(settings),
         }
@@ -189,40 +195,13 @@ def _api_checks(
     return checks
 
 
-class BrokerProbe:
-    """Asks whether the broker answers: once for all who ask meanwhile, and in the next second.
-
-    Readiness is asked for by anybody, without a token and as often as they like, and each question
-    is a connection to the broker.
-    """
-
-    def __init__(self, check_broker: Callable[[], Awaitable[None]]) -> None:
-        """Prepare; nothing is asked.
-
-        Args:
-            check_broker: Raises where it does not answer, or is not that of the store.
-        """
-        self._check_broker = check_broker
-        self._one_at_a_time = asyncio.Lock()
-        self._answered = False
-        self._asks_again_at = float("-inf")
-
-    async def answers(self) -> bool:
-        """Return whether it answers, or did within the last second."""
-        async with self._one_at_a_time:
-            clock = asyncio.get_running_loop().time
-            if clock() >= self._asks_again_at:
-                self._answered = await self._ask()
-                self._asks_again_at = clock() + _KNOWN_FOR_SECONDS
-            return self._answered
-
-    async def _ask(self) -> bool:
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                await self._check_broker()
-        except (RmosError, TimeoutError):
-            return False
-        return True
+async def broker_answers(look: SharedLook[None]) -> bool:
+    """Return whether the broker answers `look` within a few seconds, and is that of the store."""
+    try:
+        await look.get()
+    except RmosError:
+        return False
+    return True
 
 
 async def run_api(settings: Settings) -> None:

@@ -13,40 +13,25 @@ from structlog.testing import capture_logs
 
 from pipeline.api import dependencies
 from pipeline.api.dependencies import OneByOne, ThreadPool
-from pipeline.app import application, http, process
-from pipeline.app.http import BrokerProbe
+from pipeline.app import application, process
+from pipeline.app.http import broker_answers
+from pipeline.broker.reading.looks import SharedLook
 from pipeline.errors import BrokerError, ExecutorError, IntegrityError
 from pipeline.settings import Settings
 from tests.consumers.engine.chunks import engine, records, subscription_of, until
 
 
-async def test_all_who_ask_at_a_time_ask_the_broker_once() -> None:
-    asked = 0
-
-    async def check_broker() -> None:
-        nonlocal asked
-        asked += 1
-        await asyncio.sleep(0)
-
-    probe = BrokerProbe(check_broker)
-    assert await asyncio.gather(*(probe.answers() for _ in range(100))) == [True] * 100
-    assert asked == 1
-
-
-async def test_a_broker_that_is_away_is_asked_again_after_a_moment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(http, "_KNOWN_FOR_SECONDS", 0.0)
+async def test_a_broker_that_is_away_is_asked_again_after_a_moment() -> None:
     is_away = True
 
     async def check_broker() -> None:
         if is_away:
             raise BrokerError("No broker.")
 
-    probe = BrokerProbe(check_broker)
-    assert not await probe.answers()
+    look = SharedLook(check_broker, 0.0)
+    assert not await broker_answers(look)
     is_away = False
-    assert await probe.answers()
+    assert await broker_answers(look)
 
 
 def test_a_service_may_have_more_files_open_than_is_usual() -> None:
