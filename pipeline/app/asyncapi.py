@@ -257,25 +257,19 @@ def _with_references_below(node: Any, pointer: str) -> Any:  # noqa: ANN401 - an
 
 def _cloud_event_headers(source: str, kind: str, subject: str = "run_id") -> Json:
     text = {"type": "string"}
+    attributes = {
+        "ce_specversion": {"const": "1.0"},
+        "ce_id": text | {"description": "Equal for every delivery."},
+        "ce_source": {"const": source},
+        "ce_type": text | {"pattern": rf"^rmos\.{kind}\.[a-z]+\.v1$"},
+        "ce_time": text | {"description": "Time of the request's record."},
+        "ce_subject": text | {"description": f"The {subject}, where it could be read."},
+        "content-type": {"const": "application/json"},
+        "traceparent": text | {"description": "That of the request, where it had one."},
+    }
     return {
         "type": "object",
         "description": "Attributes of CloudEvents 1.0; each value is UTF-8 text.",
-        "properties": {
-            "ce_specversion": {"const": "1.0"},
-            "ce_id": text | {"description": "Equal for every delivery."},
-            "ce_source": {"const": source},
-            "ce_type": text | {"pattern": rf"^rmos\.{kind}\.[a-z]+\.v1$"},
-            "ce_time": text | {"description": "Time of the request's record."},
-            "ce_subject": text | {"description": f"The {subject}, where it could be read."},
-            "content-type": {"const": "application/json"},
-            "traceparent": text | {"description": "That of the request, where it had one."},
-        },
-        "required": [
-            "ce_specversion",
-            "ce_id",
-            "ce_source",
-            "ce_type",
-            "ce_time",
-            "content-type",
-        ],
+        "properties": attributes,
+        "required": [name for name in attributes if name not in {"ce_subject", "traceparent"}],
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
@@ -92,26 +92,14 @@ def _prepare_store(settings: Settings, cluster_id: str) -> list[str]:
     return places
 
 
-@asynccontextmanager
-async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
-    """Give a future that fails when the local broker ends by itself during the block."""
-    fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+async def watch(broker: LocalBroker) -> None:
+    """Look at the local broker until it has ended by itself.
 
-    async def look() -> None:
-        while broker.is_running():  # noqa: ASYNC110
-            await asyncio.sleep(_WATCH_SECONDS)  # a process can only be asked
-        status, *lines = (broker.exit_reason() or "stopped").splitlines()
-        last = f": {lines[-1]}" if lines else ""
-        message = f"The local broker ended by itself ({status}){last}"
-        fault.set_exception(BrokerError(message))
-
-    task = asyncio.create_task(look())
-    try:
-        yield fault
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        if fault.done():
-            # Another part may have been the first to fail; its error is the one that is reported.
-            fault.exception()
+    Raises:
+        BrokerError: It has.
+    """
+    while broker.is_running():  # noqa: ASYNC110
+        await asyncio.sleep(_WATCH_SECONDS)  # a process can only be asked
+    status, *lines = (broker.exit_reason() or "stopped").splitlines()
+    last = f": {lines[-1]}" if lines else ""
+    raise BrokerError(f"The local broker ended by itself ({status}){last}")

@@ -15,7 +15,7 @@ from pipeline.app.process import (
     stop_on_signals,
     until_stopped,
 )
-from pipeline.app.worker import Worker
+from pipeline.app.worker import Worker, running
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import ReportStep
 from pipeline.settings import Settings, options_given, refuse_shared
@@ -70,7 +70,7 @@ async def _run_beside(
     places = await prepare_local(settings, broker, report)
     async with (
         _all_workers(settings) as workers,
-        watch(broker) as broker_fault,
+        running(watch(broker)) as broker_fault,
         api_server(settings, workers) as api,
     ):
         health.watch(workers)

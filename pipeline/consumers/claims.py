@@ -83,13 +83,9 @@ class AdvisoryClaims:
         self._store = store
         self._claims = store.claims
         self._subscription = subscription
-        self._executor = worker.executor
-        self._topic = settings.topics.advisory_requests
-        self._judging = worker.steps.judge
         self._outbox = worker.outbox
-        self._publish = worker.steps.publish
         self._worker = worker
-        self._steps = Steps(self._judging, self._store_again, self._publish_news)
+        self._steps = Steps(worker.steps.judge, self._store_again, self._publish_news)
         self._put_off = PutOff(self.standing, "claims")
         self._has_found = False
         self._overdue: set[RecordSource] = set()
@@ -122,7 +118,9 @@ class AdvisoryClaims:
         Raises:
             StoreError: The disk failed.
         """
-        waiting = await self._on_disk(self._claims.partitions, self._topic)
+        waiting = await self._on_disk(
+            self._claims.partitions, self._settings.topics.advisory_requests
+        )
         places = sorted(each for each in self._subscription.assigned if each.partition in waiting)
         self._put_off.keep_only(places)
         # All at once: each answer waits for the poll that is under way on the same connection.
@@ -250,7 +248,7 @@ class AdvisoryClaims:
                     yield request
 
     async def _has_claimed(self, request: ConsumerRecord) -> bool:
-        (verdict,) = await self._judging.judge([(request.key, request.value)])
+        (verdict,) = await self._steps.judge.judge([(request.key, request.value)])
         source = RecordSource(self._store.identity.epoch, RecordId.of(request))
         return not isinstance(verdict, Rejected) and bool(
             await self._on_disk(self._claims.is_made_by, verdict, source)
@@ -272,11 +270,12 @@ class AdvisoryClaims:
 
     def _publish_news(self, request: Request, outcome: AdvisoryOutcome) -> Iterable[Message]:
         # A claim that still waits was reported when it came.
-        return () if outcome.kind == "waiting" else self._publish(request, outcome)
+        is_news = outcome.kind != "waiting"
+        return self._worker.steps.publish(request, outcome) if is_news else ()
 
     async def _on_disk(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, partial(work, *arguments))
+        return await loop.run_in_executor(self._worker.executor, partial(work, *arguments))
 
 
 async def _letters(
