@@ -30,13 +30,6 @@ _LZ4_STORED = 1 << 31
 _LZ4_RATIO = 255
 """The most that lz4 can do: one byte stands for 255 more of the same."""
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPED = b"\x2a\x4d\x18"
-"""Bytes 2 to 4 of a frame that holds nothing."""
-
-_ZSTD_BLOCK_BYTES = 1 << 17
-_ZSTD_RAW, _ZSTD_REPEATED = 0, 1
-
 
 def inflate(codec: int, data: bytes) -> Iterator[bytes]:
     """Yield what the broker saw in `data`, in pieces of bounded size.
@@ -59,13 +52,16 @@ def inflate(codec: int, data: bytes) -> Iterator[bytes]:
 def largest_size(codec: int, data: bytes, enough: int) -> int:
     """Return a size that `data` cannot exceed when it is unpacked, near to its true size.
 
+    Deflate does not record it, and zstd need not: these are unpacked and counted.
+
     Args:
         codec: The codec of a batch's attributes.
         data: The batch without its header.
         enough: Any size above this is as good as another.
     """
     if codec == DefaultRecordBatch.CODEC_GZIP:
-        return _largest_gzip(data, enough)
+        largest = _DEFLATE_RATIO * len(data)
+        return largest if largest <= enough else _counted(_gzip_pieces(data), enough)
     if codec == DefaultRecordBatch.CODEC_SNAPPY:
         return sum(map(cramjam.snappy.decompress_raw_len, _snappy_blocks(data)))
     if codec == DefaultRecordBatch.CODEC_LZ4:
@@ -74,7 +70,7 @@ def largest_size(codec: int, data: bytes, enough: int) -> int:
             for block, is_stored, room in _lz4_blocks(data)
         )
     if codec == DefaultRecordBatch.CODEC_ZSTD:
-        return sum(_zstd_block_sizes(data))
+        return _counted(_zstd_pieces(data), enough)
     return len(data)
 
 
@@ -90,13 +86,9 @@ def _gzip_pieces(data: bytes) -> Iterator[bytes]:
         data = member.unused_data
 
 
-def _largest_gzip(data: bytes, enough: int) -> int:
-    """Deflate does not record its size: where it may be too much, it is unpacked and counted."""
-    largest = _DEFLATE_RATIO * len(data)
-    if largest <= enough:
-        return largest
+def _counted(pieces: Iterator[bytes], enough: int) -> int:
     size = 0
-    for piece in _gzip_pieces(data):
+    for piece in pieces:
         size += len(piece)
         if size > enough:
             break
@@ -153,33 +145,9 @@ def _lz4_blocks(data: bytes) -> Iterator[tuple[bytes, bool, int]]:
 
 
 def _zstd_pieces(data: bytes) -> Iterator[bytes]:
-    # Imported where it is needed: hardly any process ever meets such a batch.
+    # Imported where it is needed: most processes meet no such batch.
     from zstandard import ZstdDecompressor  # noqa: PLC0415
 
     reader = ZstdDecompressor().stream_reader(data, read_across_frames=True)
     while piece := reader.read(PIECE_BYTES):
         yield piece
-
-
-def _zstd_block_sizes(data: bytes) -> Iterator[int]:
-    """The most bytes of each block (RFC 8878, section 3.1.1), from its header of three bytes."""
-    at = 0
-    while at < len(data):
-        if data[at + 1 : at + 4] == _ZSTD_SKIPPED and data[at] >> 4 == 5:  # noqa: PLR2004
-            at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-            continue
-        if not data.startswith(_ZSTD_MAGIC, at):
-            raise ValueError("expected a frame of zstd")
-        flags = data[at + 4]
-        is_one_segment, has_checksum = flags & 0x20, flags & 0x04
-        at += 5 + (0 if is_one_segment else 1) + (0, 1, 2, 4)[flags & 3]
-        at += (1 if is_one_segment else 0, 2, 4, 8)[flags >> 6]
-        is_last = 0
-        while not is_last:
-            header = int.from_bytes(data[at : at + 3], "little")
-            is_last, kind, size = header & 1, header >> 1 & 3, header >> 3
-            yield size if kind in (_ZSTD_RAW, _ZSTD_REPEATED) else _ZSTD_BLOCK_BYTES
-            at += 3 + (1 if kind == _ZSTD_REPEATED else size)
-            if at > len(data):
-                raise ValueError("expected a whole block of zstd")
-        at += 4 if has_checksum else 0
