@@ -99,10 +99,6 @@ class Connection:
         """Return the paths of the objects in a folder, and those of the folders in it, in order."""
         return names_of(folder, obstore.list_with_delimiter(self.store, folder or None))
 
-    def below(self, folder: str) -> Iterator[str]:
-        """Yield the path of every object below a folder, in the order of the keys."""
-        return (each["path"] for each in self.each_below(folder))
-
     def each_below(self, folder: str, after: str | None = None) -> "Iterator[ObjectMeta]":
         """Yield every object below a folder, 1,000 of one request; those behind the key `after`."""
         for found in obstore.list(self.store, folder or None, offset=after, chunk_size=1000):

@@ -122,7 +122,7 @@ class BucketFiles:
 
     def paths_below(self, folder: str) -> Iterator[str]:
         """Yield the path of everything below a folder, in the order of the keys."""
-        return self._objects.below(folder)
+        return (each["path"] for each in self._objects.each_below(folder))
 
     def at_once(
         self, function: Callable[[Item], Result], items: Iterable[Item]

@@ -103,15 +103,8 @@ class _Scratch:
         self._used.append(path := next(self._names))
         return path
 
-    def create(self, path: str, content: bytes) -> str | None:
-        """Create an object; return its version, None where the bucket refuses."""
-        return self._put(path, content, "create")
-
-    def swap(self, path: str, content: bytes, version: str) -> str | None:
-        """Replace an object; return its new version, None where the bucket refuses."""
-        return self._put(path, content, replacing(version))
-
-    def _put(self, path: str, content: bytes, mode: "PutMode") -> str | None:
+    def put(self, path: str, content: bytes, mode: "PutMode" = "create") -> str | None:
+        """Create or replace an object; return its new version, None where the bucket refuses."""
         try:
             return version_of(obstore.put(self._connection.store, path, content, mode=mode))
         except (*REFUSALS, FileNotFoundError):
@@ -133,7 +126,7 @@ class _Scratch:
         Raises:
             _BrokenPromiseError: The bucket refuses a name that is free.
         """
-        version = self.create(path, b"first")
+        version = self.put(path, b"first")
         if version is None:
             raise _BrokenPromiseError("it refuses to create an object under a name that is free")
         return version
@@ -165,7 +158,7 @@ class _Scratch:
         headers = self._connection.signed_headers(condition)
         if headers is None:
             with ThreadPoolExecutor(2) as pool:
-                made = pool.map(partial(self._put, path, mode=condition), bodies)
+                made = pool.map(partial(self.put, path, mode=condition), bodies)
                 return [number for number, version in enumerate(made) if version is not None]
         url = obstore.sign(self._connection.store, "PUT", path, timedelta(minutes=5))
         try:
@@ -220,7 +213,7 @@ def _body(number: int) -> bytes:
 def _create_twice(scratch: _Scratch) -> str:
     path = scratch.path()
     scratch.begin(path)
-    if scratch.create(path, b"second") is not None:
+    if scratch.put(path, b"second") is not None:
         raise _BrokenPromiseError("it took both")
     _expect(scratch, path, b"first")
     return "it refused the second"
@@ -250,10 +243,10 @@ def _expect_one(scratch: _Scratch, path: str, taken: list[int]) -> None:
 
 def _stale_swap(scratch: _Scratch) -> str:
     path = scratch.path()
-    stale = scratch.begin(path)
-    if scratch.swap(path, b"second", stale) is None:
+    stale = replacing(scratch.begin(path))
+    if scratch.put(path, b"second", stale) is None:
         raise _BrokenPromiseError("it refused a swap of the version that it had")
-    if scratch.swap(path, b"third", stale) is not None:
+    if scratch.put(path, b"third", stale) is not None:
         raise _BrokenPromiseError("it took a swap of a version that was gone")
     _expect(scratch, path, b"second")
     return "it refused the stale one"
@@ -261,7 +254,7 @@ def _stale_swap(scratch: _Scratch) -> str:
 
 def _swap_on_nothing(scratch: _Scratch) -> str:
     version, path = scratch.begin(scratch.path()), scratch.path()
-    if scratch.swap(path, b"second", version) is not None:
+    if scratch.put(path, b"second", replacing(version)) is not None:
         raise _BrokenPromiseError("it took a swap where there is no object")
     _expect(scratch, path, None)
     return "it refused"

@@ -4,11 +4,9 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from schemas.fields import is_run_id
+from schemas.fields import is_advisory_id, is_run_id, is_sha256
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_ADVISORY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINK_SEPARATOR = "_advisory_"
 
 ARCHIVES_FOLDER = "archives"
@@ -96,7 +94,7 @@ def parse_path(path: str) -> StorePath | None:
         return _parse_run_file(parts[1], parts[2])
     if len(parts) == 4 and parts[0] in {area.value for area in BlobArea}:  # noqa: PLR2004
         found = BlobPath(BlobArea(parts[0]), parts[3])
-        return found if _SHA256.fullmatch(found.sha256) and str(found) == path else None
+        return found if is_sha256(found.sha256) and str(found) == path else None
     if len(parts) == 2 and parts[0] == ARCHIVES_FOLDER:  # noqa: PLR2004
         date = parts[1].removesuffix(".json")
         return ArchivePath(date) if date != parts[1] and _DATE.fullmatch(date) else None
@@ -112,4 +110,4 @@ def _parse_run_file(date: str, name: str) -> ArtifactPath | LinkPath | None:
         return None
     if not separator:
         return ArtifactPath(date, run_id)
-    return LinkPath(date, run_id, advisory_id) if _ADVISORY_ID.fullmatch(advisory_id) else None
+    return LinkPath(date, run_id, advisory_id) if is_advisory_id(advisory_id) else None

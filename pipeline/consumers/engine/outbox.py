@@ -14,10 +14,11 @@ from pipeline.broker.sending.batches import Message
 from pipeline.core.dead_letters.carried_record import (
     AllHeaders,
     ReadContent,
+    carried_record,
     split_headers,
     summarized_record,
 )
-from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
+from pipeline.core.dead_letters.letter import Carry, dead_letter
 from pipeline.core.record import RecordId, RecordSource, Resolved
 
 _log = structlog.get_logger(__name__)
@@ -121,33 +122,22 @@ class Outbox:
 
     def dead_letter(self, request: Request, code: str, message: str | None) -> Message:
         """Return the dead letter of a request, which its topic takes whatever the request is."""
-        make = partial(
-            dead_letter,
-            (request.key, request.value, request.headers),
-            request.source,
-            request.timestamp_ms,
-            code=code,
-            message=message or "",
-            group=self.group,
-            all_headers=request.all_headers,
-        )
 
-        def smaller() -> Message:
-            return self._letter(request, make(carry=summarized_record))
+        def letter(carry: Carry) -> Message:
+            made = dead_letter(
+                (request.key, request.value, request.headers),
+                request.source,
+                request.timestamp_ms,
+                code=code,
+                message=message or "",
+                group=self.group,
+                all_headers=request.all_headers,
+                carry=carry,
+            )
+            partition = request.source.id.partition
+            return Message(self.dead_letters, partition, made.key, made.value, made.headers)
 
-        return self._letter(request, make(), smaller)
-
-    def _letter(
-        self, request: Request, letter: DeadLetter, smaller: Callable[[], Message] | None = None
-    ) -> Message:
-        return Message(
-            self.dead_letters,
-            request.source.id.partition,
-            letter.key,
-            letter.value,
-            letter.headers,
-            smaller,
-        )
+        return letter(carried_record)._replace(smaller=partial(letter, summarized_record))
 
     def count(self, requests: Sequence[Request], outcomes: Sequence[CountedOutcome]) -> None:
         """Count and log what became of a chunk."""
