@@ -5,7 +5,6 @@ key as well. Beside it lies the public part of the same name, for verifiers.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import structlog
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Files
 from pipeline.core.store.identity import StoreIdentity, read_identity
-from pipeline.core.store.log_store import LEDGER_FOLDER, LogStore
+from pipeline.core.store.log_store import LEDGER_FOLDER
 from pipeline.disk.contents import disk_contents
 from pipeline.disk.log_store import open_to_write
 from pipeline.disk.owner import refuse_as_root
@@ -116,7 +115,8 @@ def open_ledger(settings: Settings) -> Ledger | None:
             settings say none and there is a log.
     """
     store = disk_contents(settings.data_dir)
-    return _open_ledger(settings, store, lambda: open_to_write(settings.data_dir))
+    files, logs = open_to_write(settings.data_dir)
+    return open_ledger_of(settings, replace(store, files=files, logs=logs))
 
 
 def open_ledger_of(settings: Settings, store: StoreContents) -> Ledger | None:
@@ -125,18 +125,12 @@ def open_ledger_of(settings: Settings, store: StoreContents) -> Ledger | None:
     Raises:
         StoreNotReadyError: As `open_ledger`.
     """
-    return _open_ledger(settings, store, lambda: (store.files, store.logs))
-
-
-def _open_ledger(
-    settings: Settings, store: StoreContents, opened: Callable[[], tuple[Files, LogStore]]
-) -> Ledger | None:
     store_id = store.identity.store_id
     if settings.ledger_enabled:
         path = key_file_of(settings, store.identity)
         in_use = keys.KeyInUse(path)
         signer = keys.load_own_key(store.logs, path, store_id)
-        return Ledger(*opened(), store_id, [signer], key_in_use=in_use)
+        return Ledger(store.files, store.logs, store_id, [signer], key_in_use=in_use)
     if store.files.has_folder(LEDGER_FOLDER):
         raise StoreNotReadyError(
             f"The store {store.name} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false "
