@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
+from itertools import takewhile
 from typing import Any
 
 import psycopg
@@ -39,12 +40,8 @@ class Script:
     @property
     def what(self) -> str:
         """What it does: the comment that it begins with."""
-        lines = []
-        for line in self.text.splitlines():
-            if not line.startswith("-- "):
-                break
-            lines.append(line.removeprefix("-- "))
-        return " ".join(lines)
+        comment = takewhile(lambda line: line.startswith("-- "), self.text.splitlines())
+        return " ".join(line.removeprefix("-- ") for line in comment)
 
 
 def scripts() -> list[Script]:
