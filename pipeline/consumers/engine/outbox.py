@@ -123,7 +123,7 @@ class Outbox:
     def dead_letter(self, request: Request, code: str, message: str | None) -> Message:
         """Return the dead letter of a request, which its topic takes whatever the request is."""
 
-        def letter(carry: Carry) -> Message:
+        def letter(carry: Carry, smaller: Callable[[], Message] | None = None) -> Message:
             made = dead_letter(
                 (request.key, request.value, request.headers),
                 request.source,
@@ -135,9 +135,10 @@ class Outbox:
                 carry=carry,
             )
             partition = request.source.id.partition
-            return Message(self.dead_letters, partition, made.key, made.value, made.headers)
+            parts = (made.key, made.value, made.headers)
+            return Message(self.dead_letters, partition, *parts, smaller)
 
-        return letter(carried_record)._replace(smaller=partial(letter, summarized_record))
+        return letter(carried_record, smaller=partial(letter, summarized_record))
 
     def count(self, requests: Sequence[Request], outcomes: Sequence[CountedOutcome]) -> None:
         """Count and log what became of a chunk."""
