@@ -15,8 +15,7 @@ import typer
 from pipeline.broker.reading.dead_letters import (
     DeadLetterContent,
     read_contents,
-    read_dead_letters,
-    read_redrives,
+    select_dead_letters,
 )
 from pipeline.cli.options import MOMENT, AsJson, AsNdjson, moment_ms, with_options
 from pipeline.cli.views.dead_letters import (
@@ -40,7 +39,7 @@ from pipeline.cli.views.terminal import (
 )
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive, RedriveResult
-from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import (
     InputError,
@@ -195,19 +194,8 @@ def redrive_command(
 async def _read(
     settings: Settings, wanted: DeadLetterFilter
 ) -> tuple[list[DeadLetterRecord], dict[RecordId, Redrive]]:
-    """Return the dead letters that fit, and all redrives.
-
-    Raises:
-        NotFoundError: A record was named that has no dead letter.
-    """
     with progress_bar() as progress:
-        redrives = await read_redrives(settings)
-        letters = await read_dead_letters(settings, since_ms=wanted.since_ms, progress=progress)
-    chosen = letters.selected(wanted)
-    missing = missing_dead_letter(wanted, chosen)
-    if missing is not None:
-        raise NotFoundError(f"{missing}.")
-    return chosen, redrives
+        return await select_dead_letters(settings, wanted, progress)
 
 
 async def _documents(

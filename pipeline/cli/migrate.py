@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AsJson, AsNdjson
+from pipeline.cli.options import AcceptLoss, AcceptRejects, AsJson, AsNdjson, with_options
 from pipeline.cli.views.terminal import (
     counted,
     known,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline.legacy.report import MigrationResult, RowResult
     from pipeline.legacy.source import OlderStore
 
+    Opened = tuple[Settings, OlderStore]
+
 SHOWN_ROWS = 20
 """Most rows that are shown to a person; --json names all."""
 
@@ -42,25 +44,39 @@ _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
 
 app = typer.Typer(no_args_is_help=True)
 
-From = Annotated[
-    Path | None,
-    typer.Option(
-        "--from", help="A v1 file or a folder of the original v2 code; else RMOS_RUN_STORE_PATH."
-    ),
-]
-Attachments = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the old attachments; else run_attachments where it used to be."),
-]
 BackupDir = Annotated[
     Path | None, typer.Option(help="Where backups of a v1 file are; else beside it.")
 ]
 
 
+def _opened(
+    *,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A v1 file or a folder of the original v2 code; else RMOS_RUN_STORE_PATH.",
+        ),
+    ] = None,
+    attachments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the old attachments; else run_attachments where it used to be."
+        ),
+    ] = None,
+) -> "Opened":
+    """Return the settings, with which logging is configured, and the older store."""
+    from pipeline.legacy.source import open_source
+
+    settings = _settings()
+    with waiting("reading the older store"):
+        return settings, open_source(from_ or settings.run_store_path, attachments)
+
+
 @app.command()
+@with_options(opened=_opened)
 def run(
-    from_: From = None,
-    attachments: Attachments = None,
+    opened: "Opened",
     backup_dir: BackupDir = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write and publish nothing; show what would be.")
@@ -73,12 +89,8 @@ def run(
             "on the topic are stored as well.",
         ),
     ] = False,
-    accept_rejects: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
-    ] = 0,
-    accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Continue without the records that are lost.")
-    ] = False,
+    accept_rejects: AcceptRejects = 0,
+    accept_loss: AcceptLoss = False,
     as_json: AsNdjson = False,
 ) -> None:
     """Migrate the rows that are not migrated yet; after a kill, a second run continues.
@@ -87,7 +99,7 @@ def run(
     """
     from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
 
-    settings, source = _opened(from_, attachments)
+    settings, source = opened
     options = MigrationOptions(backup_dir, resume, accept_loss, accept_rejects)
     rows: list[RowResult] = []
     with progress_bar() as progress:
@@ -108,16 +120,16 @@ def run(
 
 
 @app.command()
+@with_options(opened=_opened)
 def status(
-    from_: From = None,
-    attachments: Attachments = None,
+    opened: "Opened",
     backup_dir: BackupDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Count the migrated rows of an older store; asks no broker and reads no artifact."""
     from pipeline.legacy.check import migration_status
 
-    settings, source = _opened(from_, attachments)
+    settings, source = opened
     with progress_bar() as progress:
         found = migration_status(
             source, settings.data_dir, backup_dir=backup_dir, progress=progress
@@ -146,9 +158,9 @@ def _shown(document: dict[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 @app.command()
+@with_options(opened=_opened)
 def verify(
-    from_: From = None,
-    attachments: Attachments = None,
+    opened: "Opened",
     backup_dir: BackupDir = None,
     as_json: AsNdjson = False,
 ) -> None:
@@ -158,7 +170,7 @@ def verify(
     """
     from pipeline.legacy.check import verify_migration
 
-    settings, source = _opened(from_, attachments)
+    settings, source = opened
     counts: Counter[str] = Counter()
     with progress_bar() as progress:
         for found in verify_migration(
@@ -240,15 +252,6 @@ def _print_difference(found: "Difference", *, as_json: bool) -> None:
         return
     why = found.reason or f"expected {found.expected}  found {found.found or 'nothing'}"
     print_text("  ".join(filter(None, (found.run_id or "source", found.code, found.path, why))))
-
-
-def _opened(path: Path | None, attachments: Path | None) -> tuple[Settings, "OlderStore"]:
-    """Return the settings, with which logging is configured, and the older store."""
-    from pipeline.legacy.source import open_source
-
-    settings = _settings()
-    with waiting("reading the older store"):
-        return settings, open_source(path or settings.run_store_path, attachments)
 
 
 def _settings() -> Settings:

@@ -13,7 +13,7 @@ from pipeline.broker.admin.groups import GroupPosition, describe_group, group_po
 from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.times import ranges_since
-from pipeline.cli.options import MOMENT, AsJson, moment_ms
+from pipeline.cli.options import MOMENT, AsJson, full_group, moment_ms
 from pipeline.cli.views.offsets import (
     MOVE_COLUMNS,
     POSITION_COLUMNS,
@@ -292,8 +292,4 @@ async def _transactions(
 
 
 def _group(settings: Settings, name: str) -> str:
-    known = consumer_groups(settings.prefix)
-    for candidate in (name, f"{settings.prefix}.{name}"):
-        if candidate in known:
-            return candidate
-    raise InputError(f"{name!r} is no consumer group of this pipeline: {', '.join(known)}.")
+    return full_group(settings, name, consumer_groups(settings.prefix), "of this pipeline")

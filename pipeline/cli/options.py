@@ -1,6 +1,6 @@
 """Options that several commands have: --json, moments in RFC 3339, the fields of a run filter."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from datetime import UTC, datetime
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -10,11 +10,18 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 from schemas.run_filter import RunFilter
 from schemas.timestamps import format_timestamp, microseconds_since_epoch, parse_timestamp
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AsNdjson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
+AcceptRejects = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
+]
+AcceptLoss = Annotated[
+    bool, typer.Option("--accept-loss", help="Continue without the records that are lost.")
+]
 
 STANDARD_INPUT = "-"
 """The name of a file that is none."""
@@ -43,6 +50,18 @@ def moment_text(milliseconds: int) -> str:
         return format_timestamp(datetime.fromtimestamp(milliseconds / 1000, UTC))
     except (ValueError, OverflowError, OSError):
         return str(milliseconds)
+
+
+def full_group(settings: Settings, name: str, known: Collection[str], whose: str) -> str:
+    """Return the full name of one of the `known` groups, named with or without the prefix.
+
+    Raises:
+        InputError: It is none; `whose` ends the words for it.
+    """
+    for candidate in (name, f"{settings.prefix}.{name}"):
+        if candidate in known:
+            return candidate
+    raise InputError(f"{name!r} is no consumer group {whose}: {', '.join(known)}.")
 
 
 def with_options(

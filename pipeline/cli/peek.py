@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AsNdjson, moment_text
+from pipeline.cli.options import AsNdjson, full_group, moment_text
 from pipeline.cli.views.terminal import known, note, print_json, print_table
 from pipeline.core.visible_text import visible
-from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -69,10 +68,7 @@ def _topic(settings: Settings, group: str) -> "RequestTopic":
     from pipeline.recovery.replay.request_topics import request_topics
 
     topics = {each.group: each for each in request_topics(settings.topics)}
-    for name in (group, f"{settings.prefix}.{group}"):
-        if name in topics:
-            return topics[name]
-    raise InputError(f"{group!r} is no consumer group of requests: {', '.join(topics)}.")
+    return topics[full_group(settings, group, topics, "of requests")]
 
 
 def _document(record: "WaitingRecord") -> dict[str, Any]:

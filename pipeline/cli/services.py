@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import AcceptLoss, AcceptRejects
 from pipeline.cli.views.terminal import is_watched
 from pipeline.settings import Settings, read_settings
 
@@ -13,12 +14,6 @@ app = typer.Typer(no_args_is_help=True)
 Instance = Annotated[
     str | None,
     typer.Option(help="Name for static group membership, unique among the workers."),
-]
-AcceptRejects = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
-]
-AcceptLoss = Annotated[
-    bool, typer.Option("--accept-loss", help="Continue without the records that are lost.")
 ]
 
 

@@ -23,8 +23,7 @@ from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.dead_letters import (
     DeadLetterContent,
     read_contents,
-    read_dead_letters,
-    read_redrives,
+    select_dead_letters,
 )
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
 from pipeline.broker.sending.transactions import TransactionalSender
@@ -36,10 +35,10 @@ from pipeline.core.dead_letters.redrive import (
     redrive_record,
     redriven_headers,
 )
-from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordId
-from pipeline.errors import BrokerError, NotFoundError
+from pipeline.errors import BrokerError
 from pipeline.recovery.chunks import in_chunks
 from pipeline.settings import Settings
 from pipeline.topics import redrive_topic, request_topics
@@ -76,12 +75,8 @@ async def redrive(
         BrokerError: The broker cannot be reached.
     """
     async with _sender(settings, dry_run=dry_run) as sender:
-        redrives = await read_redrives(settings)
-        letters = await read_dead_letters(settings, since_ms=wanted.since_ms, progress=progress)
-        chosen = letters.selected(wanted)
-        missing = missing_dead_letter(wanted, chosen)
-        if missing is not None:
-            raise NotFoundError(f"{missing}; nothing was redriven.")
+        unsent = "; nothing was redriven"
+        chosen, redrives = await select_dead_letters(settings, wanted, progress, unsent)
         plan = plan_redrive(chosen, redrives, await _partitions(settings), wanted, again=again)
         for result in plan:
             if sender is None or result.status != "ready":

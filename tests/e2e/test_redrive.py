@@ -8,6 +8,7 @@ import sys
 import pytest
 from aiokafka import ConsumerRecord
 
+from pipeline.broker.reading import dead_letters
 from pipeline.broker.reading import ranges as topic_reader
 from pipeline.broker.reading.dead_letters import read_dead_letters, read_redrives
 from pipeline.broker.sending import transactions
@@ -18,7 +19,6 @@ from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import NotFoundError, RefusedError
-from pipeline.recovery import redriving
 from pipeline.recovery.redriving import transactional_id
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
@@ -247,15 +247,15 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
 ) -> None:
     source = run_place(settings, 4, 1)
     await bury(settings, [dead_letter_of(source)])
-    read = redriving.read_redrives
+    read = dead_letters.read_redrives
 
     async def overtaken(settings: Settings) -> dict[RecordId, Redrive]:
         found = await read(settings)
-        monkeypatch.setattr(redriving, "read_redrives", read)
+        monkeypatch.setattr(dead_letters, "read_redrives", read)
         assert by_status(await redriven(settings, ALL)) == {"redriven": [str(source)]}
         return found
 
-    monkeypatch.setattr(redriving, "read_redrives", overtaken)
+    monkeypatch.setattr(dead_letters, "read_redrives", overtaken)
     with pytest.raises(RefusedError, match="Another command"):
         await redriven(settings, ALL)
     assert len(await read_topic(settings, source.topic)) == 1

@@ -27,10 +27,15 @@ from pipeline.core.dead_letters.letter import (
     read_dead_letter,
 )
 from pipeline.core.dead_letters.redrive import Redrive, read_redrive
-from pipeline.core.dead_letters.selection import DeadLetterCollection
+from pipeline.core.dead_letters.selection import (
+    DeadLetterCollection,
+    DeadLetterFilter,
+    missing_dead_letter,
+)
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId
+from pipeline.errors import NotFoundError
 from pipeline.settings import Settings
 from pipeline.topics import dead_letter_topics, redrive_topic
 
@@ -82,6 +87,24 @@ async def read_dead_letters(
             if count % _PROGRESS_EVERY == 0:
                 progress("dead letters", count, None)
     return letters
+
+
+async def select_dead_letters(
+    settings: Settings, wanted: DeadLetterFilter, progress: Progress, otherwise: str = ""
+) -> tuple[list[DeadLetterRecord], dict[RecordId, Redrive]]:
+    """Return the dead letters that fit, and all redrives.
+
+    Raises:
+        NotFoundError: A record was named that has no dead letter; `otherwise` ends the sentence.
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    redrives = await read_redrives(settings)
+    letters = await read_dead_letters(settings, since_ms=wanted.since_ms, progress=progress)
+    chosen = letters.selected(wanted)
+    if (missing := missing_dead_letter(wanted, chosen)) is not None:
+        raise NotFoundError(f"{missing}{otherwise}.")
+    return chosen, redrives
 
 
 @dataclass(slots=True)
