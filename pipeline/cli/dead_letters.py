@@ -280,9 +280,22 @@ async def export_to_folder(
         InputError: The folder cannot be written, or is not empty.
         BrokerError: The broker cannot be reached.
     """
+    count = 0
     with input_faults(f"{folder} cannot be written"):
         _make_empty(folder)
-        return await _write(settings, letters, redrives, folder)
+        async with (
+            aclosing(_documents(settings, letters, redrives)) as found,
+            aiofiles.open(folder / DEAD_LETTERS_FILE, "x", encoding="utf-8") as lines,
+        ):
+            async for content, document in found:
+                del document["value_base64"]
+                if content.value is not None:
+                    document["value_file"] = value_file_name(content.letter)
+                    async with aiofiles.open(folder / document["value_file"], "wb") as file:
+                        await file.write(content.value)
+                await lines.write(json.dumps(document, ensure_ascii=False) + "\n")
+                count += 1
+    return count
 
 
 def _make_empty(folder: Path) -> None:
@@ -304,25 +317,3 @@ def value_file_name(letter: DeadLetterRecord) -> str:
         if len(name) <= FILE_NAME_LIMIT_BYTES:
             break
     return name
-
-
-async def _write(
-    settings: Settings,
-    letters: list[DeadLetterRecord],
-    redrives: dict[RecordId, Redrive],
-    folder: Path,
-) -> int:
-    count = 0
-    async with (
-        aclosing(_documents(settings, letters, redrives)) as found,
-        aiofiles.open(folder / DEAD_LETTERS_FILE, "x", encoding="utf-8") as lines,
-    ):
-        async for content, document in found:
-            del document["value_base64"]
-            if content.value is not None:
-                document["value_file"] = value_file_name(content.letter)
-                async with aiofiles.open(folder / document["value_file"], "wb") as file:
-                    await file.write(content.value)
-            await lines.write(json.dumps(document, ensure_ascii=False) + "\n")
-            count += 1
-    return count

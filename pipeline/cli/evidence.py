@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.ledger import HeldFile, Keys, TrustedFile, opened_logs, read_trusted
-from pipeline.cli.options import AsJson
+from pipeline.cli.ledger import Keys, opened_logs, read_trusted, trusted_file
+from pipeline.cli.options import AsJson, with_options
 from pipeline.cli.views.terminal import counted, note, print_json, print_pairs, progress_bar
 from pipeline.errors import IntegrityError
 from pipeline.settings import read_settings
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pipeline.evidence.export import CorruptFile, ExportReport
 
 
+@with_options(path=trusted_file)
 def evidence(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="New file; evidence-RUN_ID.zip if not given."),
     ] = None,
-    trusted: TrustedFile = None,
-    held: HeldFile = None,
+    path: Path | None = None,
     key: Keys = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +41,6 @@ def evidence(
     from pipeline.storage.store import open_to_read
 
     settings = read_settings()
-    path = trusted or held
     kept = (
         None
         if path is None

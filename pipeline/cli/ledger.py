@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AsJson
+from pipeline.cli.options import AsJson, with_options
 from pipeline.cli.views.terminal import (
     counted,
     note,
@@ -152,14 +152,19 @@ def opened_logs(settings: Settings, given: list[str] | None) -> Iterator[StoreLo
         yield StoreLogs(store, keys or verifier_keys(settings, store.identity, store.files))
 
 
-TrustedFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Trusted checkpoints: a file that rmos ledger checkpoint printed earlier.",
-    ),
-]
-HeldFile = Annotated[Path | None, typer.Option("--held", hidden=True)]  # its former name
+def trusted_file(
+    *,
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trusted checkpoints: a file that rmos ledger checkpoint printed earlier.",
+        ),
+    ] = None,
+    held: Annotated[Path | None, typer.Option("--held", hidden=True)] = None,  # its former name
+) -> Path | None:
+    """Return the file of trusted checkpoints, if one is given."""
+    return trusted or held
 
 
 def read_trusted(path: Path) -> tuple[TrustedCheckpoint, ...]:
@@ -193,15 +198,13 @@ def checkpoint(key: Keys = None) -> None:
 
 
 @app.command()
-def verify(
-    trusted: TrustedFile = None, held: HeldFile = None, key: Keys = None, as_json: AsJson = False
-) -> None:
+@with_options(path=trusted_file)
+def verify(path: Path | None, key: Keys = None, as_json: AsJson = False) -> None:
     """Prove that every log still begins with its trusted checkpoint; exit 5 if one does not.
 
     Each leaf that a trusted checkpoint covers is read and hashed again. Newer leaves are not read:
     rmos audit run reads them all.
     """
-    path = trusted or held
     if path is None:
         raise InputError("Expected --trusted FILE, as rmos ledger checkpoint printed it.")
     kept = read_trusted(path)

@@ -219,8 +219,8 @@ def advisories(run_id: RunIdArgument, as_json: AsJson = False) -> None:
         answer = reader.advisories(run_id)
     if as_json:
         print_json(answer)
-        return
-    _print_fields(_ADVISORY_COLUMNS, answer["advisories"], whole="advisory_id")
+    else:
+        _print_fields(_ADVISORY_COLUMNS, answer["advisories"], whole="advisory_id")
 
 
 @app.command()
@@ -230,8 +230,8 @@ def attachments(run_id: RunIdArgument, as_json: AsJson = False) -> None:
         answer = reader.attachments_of(run_id)
     if as_json:
         print_json(answer)
-        return
-    _print_fields(_ATTACHMENT_COLUMNS, answer["attachments"], whole="sha256")
+    else:
+        _print_fields(_ATTACHMENT_COLUMNS, answer["attachments"], whole="sha256")
 
 
 @app.command()

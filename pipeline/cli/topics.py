@@ -47,16 +47,7 @@ def _report(settings: Settings, differences: list[TopicDifference], *, as_json: 
         ]
         print_json({"topics": number, "request_retention_ms": kept_ms, "differences": found})
     elif differences:
-        rows = (
-            (
-                each.topic,
-                each.setting,
-                each.expected,
-                "missing" if each.found is None else each.found,
-            )
-            for each in differences
-        )
-        print_table(("topic", "setting", "must be", "is"), rows)
+        print_table(("topic", "setting", "must be", "is"), map(_row, differences))
         for means in meant:
             note(means)
     else:
@@ -68,3 +59,8 @@ def _report(settings: Settings, differences: list[TopicDifference], *, as_json: 
         )
     if differences:
         raise typer.Exit(IntegrityError.exit_status)
+
+
+def _row(each: TopicDifference) -> tuple[object, ...]:
+    found = "missing" if each.found is None else each.found
+    return each.topic, each.setting, each.expected, found

@@ -23,11 +23,6 @@ _REPLACED = ".rmos-replaced-"
 _NAME = re.compile(rf"(.+){re.escape(_MARK)}([0-9a-f]{{64}})")
 
 
-def backup_path(source: Path, sha256: str, folder: Path | None = None) -> Path:
-    """Return where the backup of a v1 store with these bytes lies."""
-    return (folder or source.parent) / f"{source.name}{_MARK}{sha256}"
-
-
 def named_sha256(path: Path) -> str | None:
     """Return the hash in a backup's name; None where it is the name of no backup."""
     match = _NAME.fullmatch(path.name)
@@ -65,7 +60,7 @@ def make_backup(source: Path, sha256: str, folder: Path | None = None) -> Path:
         IntegrityError: There is a backup of this name with other bytes.
         StoreError: The disk failed.
     """
-    target = backup_path(source, sha256, folder)
+    target = (folder or source.parent) / f"{source.name}{_MARK}{sha256}"
     with _faults(target.parent):
         _copy(source, target, sha256)
     check_backup(target)

@@ -41,11 +41,12 @@ LIST_COLUMNS = (
 
 def dead_letter_document(letter: DeadLetterRecord, redrive: Redrive | None) -> dict[str, Any]:
     """Return the fields of a dead letter in a list; absent values are left out."""
+    recorded_ms = letter.source_timestamp_ms
     document: dict[str, Any] = {
         "source": _name(letter.source),
         "dead_letter": str(letter.place),
         "refused_at_utc": moment_text(letter.timestamp_ms),
-        "record_at_utc": _moment(letter.source_timestamp_ms),
+        "record_at_utc": None if recorded_ms is None else moment_text(recorded_ms),
         "code": letter.code,
         "message": letter.message,
         "group": letter.group,
@@ -167,7 +168,3 @@ def _base64(content: bytes | None) -> str | None:
 
 def _name(place: object | None) -> str | None:
     return None if place is None else str(place)
-
-
-def _moment(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else moment_text(milliseconds)
