@@ -38,8 +38,8 @@ RUNS = "/api/rmos/runs"
 BODY_AND_TIME = (b"", 0)
 JSON = {"content-type": "application/json"}
 
-# Applications that no test has open, by the pages that they have.
-_FREE: dict[Pages | None, list[FastAPI]] = defaultdict(list)
+# Applications that no test has open, by the routers of their pages, which they keep.
+_FREE: dict[tuple[int, ...], list[FastAPI]] = defaultdict(list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ async def api_of(
     deps.transfer.close()
     deps.drawings.close()
     deps.reader.close()
-    _FREE[pages].append(cast(FastAPI, app.app))
+    _free(pages).append(cast(FastAPI, app.app))
 
 
 def application_of(
@@ -154,11 +154,17 @@ def application_of(
     """
 
     def with_routes(*given: Any) -> FastAPI:
-        return _FREE[pages].pop() if _FREE[pages] else _with_routes(*given)
+        free = _free(pages)
+        return free.pop() if free else _with_routes(*given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(application, "_with_routes", with_routes)
         return create_api(deps, tokens, pages)
+
+
+def _free(pages: Pages | None) -> list[FastAPI]:
+    routers = () if pages is None else (*pages.routers, *pages.open_routers)
+    return _FREE[tuple(map(id, routers))]
 
 
 def _refuse_server_paths(root: Path) -> Callable[[httpx.Response], Any]:
