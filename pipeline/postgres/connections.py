@@ -1,7 +1,8 @@
 """Connections to the database of an index: to write, to read one state, and to look up."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -90,8 +91,13 @@ def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     return connection
 
 
-def connect_to_read(url: str) -> ReadConnection:
-    """Open a connection that can only read."""
+def open_to_read(url: str) -> QueuePool:
+    """Return connections for look-ups that can only read; any number of threads may borrow one."""
+    creator: Any = partial(_connect_to_read, url)  # SQLAlchemy's protocol has not all of psycopg's
+    return QueuePool(creator, pool_size=0, reset_on_return=None)
+
+
+def _connect_to_read(url: str) -> ReadConnection:
     connection = ReadConnection.connect(_settings(url), autocommit=True)
     connection.execute("SET default_transaction_read_only = on")
     adapt(connection)
@@ -116,43 +122,3 @@ def open_engine(url: str, set_up: Callable[[psycopg.Connection[Any]], None]) -> 
         return connection
 
     return create_engine("postgresql+psycopg://", creator=opened, poolclass=QueuePool)
-
-
-class ReadConnections:
-    """Connections for look-ups: each thread borrows one for a moment."""
-
-    def __init__(self, connect: Callable[[], ReadConnection]) -> None:
-        """Prepare; nothing is opened."""
-        self._connect = connect
-        self._idle: list[ReadConnection] = []
-        self._is_closed = False
-
-    @contextmanager
-    def borrowed(self) -> Iterator[ReadConnection]:
-        """Lend a connection; each statement reads one state."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connect()
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            # After a restart of the server all of them are cut.
-            self._close_idle()
-            raise
-        # Appended first: of this and a close meanwhile, one finds it.
-        self._idle.append(connection)
-        if self._is_closed:
-            self._close_idle()
-
-    def close(self) -> None:
-        """Close each connection, those that are lent when they come back."""
-        self._is_closed = True
-        self._close_idle()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            # Of two that close at the same time each takes others.
-            with suppress(IndexError):
-                self._idle.pop().close()

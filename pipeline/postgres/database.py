@@ -6,20 +6,14 @@ that both believe to own a partition take turns.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from typing import Any, Final
 
 import psycopg
 from sqlalchemy import Connection, Table
 
-from pipeline.postgres.connections import (
-    ReadConnection,
-    ReadConnections,
-    connect_to_read,
-    name_of,
-    open_engine,
-)
+from pipeline.postgres.connections import ReadConnection, name_of, open_engine, open_to_read
 from pipeline.postgres.faults import database_faults
 from pipeline.postgres.store_row import (
     IN_FORCE,
@@ -143,7 +137,7 @@ class PostgresDatabase:
         self._states = self.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-        self._look_ups = ReadConnections(partial(connect_to_read, url))
+        self._look_ups = open_to_read(url)
 
     @property
     def fails_over(self) -> bool:
@@ -157,7 +151,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """Close every connection."""
-        self._look_ups.close()
+        self._look_ups.dispose()
         self.engine.dispose()
 
     @contextmanager
@@ -252,8 +246,15 @@ class PostgresDatabase:
     @contextmanager
     def looking_up(self) -> Iterator[ReadConnection]:
         """Lend a connection of the driver, which can only read; each statement reads one state."""
-        with database_faults(self.name), self._look_ups.borrowed() as connection:
-            yield connection
+        with database_faults(self.name), closing(self._look_ups.connect()) as lent:
+            assert isinstance(lent.driver_connection, ReadConnection)
+            try:
+                yield lent.driver_connection
+            except BaseException:
+                lent.invalidate()
+                # After a restart of the server all of them are cut.
+                self._look_ups.dispose()
+                raise
 
 
 def _by_name(cursor: psycopg.Cursor[Any]) -> Sequence[Mapping[str, Any]]:
