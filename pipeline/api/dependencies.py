@@ -99,7 +99,8 @@ class OneByOne(Threads):
         answer: asyncio.Future[Value] = loop.create_future()
         self._calls.put((loop, answer, call))
         if not self._is_watched:
-            self._watch(loop)
+            self._is_watched = True
+            loop.call_later(_LONG_SECONDS, self._watch, loop)
         return answer
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -6,6 +6,7 @@ import resource
 import threading
 import time
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -87,6 +88,18 @@ async def test_look_ups_run_one_by_one_and_none_waits_for_one_that_takes_long(
         await threads(divmod, 1, 0)
     threads.close()
     assert faults == []
+
+
+async def test_a_thread_that_waited_for_a_look_up_serves_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads, clock = OneByOne(4, "lookup"), count(step=10_000)
+    monkeypatch.setattr(dependencies, "_LONG_SECONDS", 600)
+    monkeypatch.setattr(dependencies, "monotonic", lambda: next(clock))
+    serving = await threads(threading.current_thread)
+    for _ in range(20):
+        assert await threads(threading.current_thread) is serving
+    threads.close()
 
 
 async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_names_it(
