@@ -33,22 +33,15 @@ class Published:
         return str(RecordId.of(self))
 
 
+@dataclass(eq=False, slots=True)
 class Receipt(Generic[Event]):
     """A request on its way: the broker acknowledges it, later an event reports its outcome."""
 
-    def __init__(
-        self,
-        report: DeliveryReport,
-        run_id: str | None,
-        timeout_seconds: float,
-        event: EventFuture,
-        shape: type[Event],
-    ) -> None:
-        self._report = report
-        self._run_id = run_id
-        self._timeout_seconds = timeout_seconds
-        self._event = event
-        self._shape = shape
+    _report: DeliveryReport
+    _run_id: str | None
+    _timeout_seconds: float
+    _event: EventFuture
+    _shape: type[Event]
 
     async def published(self) -> Published:
         """Wait until the broker has the request, durable by its own rules.
