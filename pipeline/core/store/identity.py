@@ -3,7 +3,9 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, ClassVar, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.errors import StoreNotReadyError
@@ -11,7 +13,7 @@ from pipeline.errors import StoreNotReadyError
 STORE_FILE: Final = "store.json"
 STORE_FORMAT: Final = "rmos.store/1"
 _LIMIT_BYTES: Final = 100_000
-_STORE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_STORE_ID: Final = r"^[0-9a-f]{32}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,21 @@ class StoreIdentity:
         epoch: Whole number from 1; one more for each new broker.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
     format: str
-    store_id: str
+    store_id: Annotated[str, Field(pattern=_STORE_ID)]
     cluster_id: str
     prefix: str
-    epoch: int
+    epoch: Annotated[int, Field(ge=1)]
+
+
+_shape: Final = TypeAdapter(StoreIdentity)
 
 
 def is_store_id(text: str) -> bool:
     """Return whether a text has the form of a store's id."""
-    return _STORE_ID.fullmatch(text) is not None
+    return re.fullmatch(_STORE_ID[1:-1], text) is not None
 
 
 def read_identity(files: ReadableFiles) -> StoreIdentity:
@@ -74,19 +81,9 @@ def _parse_identity(name: str, path: str, text: bytes) -> StoreIdentity:
             f"Expected a store of format {STORE_FORMAT} at {name}, found "
             f"{found['format']}: use the version of this program that made it."
         )
-    if not _is_identity(found):
+    try:
+        return _shape.validate_json(text)
+    except ValidationError as error:
         raise StoreNotReadyError(
             f"Expected {path} to hold the store's identity, found something else."
-        )
-    return StoreIdentity(**found)
-
-
-def _is_identity(found: Any) -> bool:  # noqa: ANN401
-    return (
-        isinstance(found, dict)
-        and found.keys() == StoreIdentity.__annotations__.keys()
-        and all(isinstance(found[name], str) for name in ("store_id", "cluster_id", "prefix"))
-        and is_store_id(found["store_id"])
-        and type(found["epoch"]) is int
-        and found["epoch"] >= 1
-    )
+        ) from error
