@@ -24,9 +24,9 @@ from pipeline.cli.views.terminal import (
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.store_identity import read_store
 from pipeline.disk.volume import has_group_commit, room_of
-from pipeline.errors import InputError, IntegrityError, StoreNotReadyError, input_faults
+from pipeline.errors import IntegrityError, StoreNotReadyError, input_faults
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.contents import opened_contents
+from pipeline.storage.contents import in_extra_scale, opened_contents
 
 if TYPE_CHECKING:
     from pipeline.bucket.probe import Answer
@@ -186,11 +186,9 @@ def upgrade(
 
     Each is shown with what it does. Scripts only add, so workers of the version before may go on.
     """
-    try:
+    with in_extra_scale("PostgreSQL needs"):
         from pipeline.postgres.connections import name_of
         from pipeline.postgres.scripts import missing_scripts, run_scripts
-    except ImportError as error:
-        raise _without_extra("PostgreSQL needs") from error
     name = name_of(index_url)
     scripts = missing_scripts(index_url) if dry_run else run_scripts(index_url)
     if as_json:
@@ -203,18 +201,10 @@ def upgrade(
         print_text(f"{name} has all scripts of this version")
 
 
-def _without_extra(what: str) -> InputError:
-    return InputError(
-        f"{what} the extra scale: pip install '.[scale]' in the folder of the source of RMOS Runs."
-    )
-
-
 def _asked(url: str) -> "list[Answer]":
-    try:
+    with in_extra_scale("Buckets need"):
         from pipeline.bucket.connection import Connection
         from pipeline.bucket.probe import ask_bucket
-    except ImportError as error:
-        raise _without_extra("Buckets need") from error
     from pipeline.bucket.url import parse_bucket_url
 
     return ask_bucket(Connection(parse_bucket_url(url)))

@@ -77,7 +77,6 @@ class MappedRow:
         contents: Of them those that stood in the row itself.
     """
 
-    run_id: str
     body: bytes
     judged: JudgedRun
     oversized: tuple[str, ...]
@@ -158,7 +157,7 @@ def _judged(
     if isinstance(judged, Rejected):
         raise LegacyRowError("NOT_CARRIED", f"{judged.code}: {judged.message}")
     names = dict.fromkeys((*oversized, *contents))
-    return MappedRow(run_id, body, judged, tuple(names), contents)
+    return MappedRow(body, judged, tuple(names), contents)
 
 
 def _take_run_id(unmapped: UnmappedFields, key: str) -> str:

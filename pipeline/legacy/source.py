@@ -182,14 +182,10 @@ def _run_of(link: Path, runs: Iterable[str]) -> str:
 def _object_in(path: Path) -> dict[str, Any]:
     where = _shown(f"{path.parent.name}/{path.name}")
     try:
-        content = read_named(path, DOCUMENT_LIMIT_BYTES)
+        return parse_object(read_named(path, DOCUMENT_LIMIT_BYTES))[0]
     except OSError as error:
-        raise LegacyRowError(
-            "UNREADABLE",
-            f"{where} cannot be read: {error.strerror or error}.",
-        ) from error
-    try:
-        return parse_object(content)[0]
+        why = error.strerror or error
+        raise LegacyRowError("UNREADABLE", f"{where} cannot be read: {why}.") from error
     except InvalidJsonError as error:
         raise LegacyRowError("UNREADABLE", f"{where}: {error}.") from error
 

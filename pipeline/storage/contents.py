@@ -39,11 +39,22 @@ def shared_stores() -> ModuleType:
     Raises:
         InputError: Its libraries are not installed.
     """
-    try:
+    with in_extra_scale("RMOS_STORE_URL needs"):
         from pipeline.storage import shared  # noqa: PLC0415
+    return shared
+
+
+@contextmanager
+def in_extra_scale(who_needs: str) -> Iterator[None]:
+    """Import in a block what an extra brings; the sentence begins by `who_needs` it.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    try:
+        yield
     except ImportError as error:
         raise InputError(
-            "RMOS_STORE_URL needs the extra scale: pip install '.[scale]' in the folder of the "
-            "source of RMOS Runs."
+            f"{who_needs} the extra scale: pip install '.[scale]' in the folder of the source of "
+            "RMOS Runs."
         ) from error
-    return shared

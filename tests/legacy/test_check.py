@@ -33,7 +33,7 @@ def test_a_path_that_large_gcode_replaces_is_found_missing_where_it_was_lost(
     tmp_path: Path, rows: Path
 ) -> None:
     store, row = tmp_path / "store", mapped(ROW)
-    judged = judge_legacy_record(row.run_id.encode(), row.body)
+    judged = judge_legacy_record(row.judged.run_id.encode(), row.body)
     with opened(store) as opened_store:
         opened_store.commit([JudgedRecord.of(source(0), judged, row.body, TIMESTAMP_MS)])
     assert differences(store, rows) == []

@@ -224,11 +224,11 @@ def test_a_run_id_is_refused_never_repaired(run_id: str) -> None:
 
 def test_a_row_filed_under_another_run_id_is_refused() -> None:
     assert refusal(v1_row(), key="run_other") == "BAD_RUN_ID"
-    assert mapped(v1_row(run_id="a")).run_id == "a"
+    assert mapped(v1_row(run_id="a")).judged.run_id == "a"
 
 
 def test_a_row_without_its_run_id_has_the_one_it_is_filed_under() -> None:
-    assert map_row("run_7", v1_row(run_id=ABSENT), origin="v1").run_id == "run_7"
+    assert map_row("run_7", v1_row(run_id=ABSENT), origin="v1").judged.run_id == "run_7"
 
 
 def test_advisories_of_the_row_are_kept_with_their_times() -> None:

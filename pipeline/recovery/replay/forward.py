@@ -16,7 +16,7 @@ from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, 
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, TopicsError, UnsendableError
 from pipeline.recovery.chunks import in_chunks
-from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, rate_limited
+from pipeline.recovery.replay.reading import UNLIMITED, Reading, limited
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection, resolve
 from pipeline.settings import Settings
@@ -53,9 +53,7 @@ async def forward(
         place: each.selected for place, each in (await resolve(settings, selection, names)).items()
     }
     total = sum(each.end - each.beginning for each in ranges.values())
-    records = of_run(
-        rate_limited(read_ranges(settings, ranges), reading.per_second), selection.run_id
-    )
+    records = limited(read_ranges(settings, ranges), reading.per_second, selection.run_id)
     chunked = in_chunks(records, held_bytes, most=_SENT_RECORDS, most_bytes=_SENT_BYTES)
     sender = BatchSender(settings)
     count = 0

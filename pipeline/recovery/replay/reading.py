@@ -58,29 +58,22 @@ UNLIMITED = Reading()
 """As fast as it goes, without progress."""
 
 
-async def rate_limited(records: Records, per_second: float | None) -> Records:
-    """Yield `records`, at most so many a second on the average; None for as fast as it goes."""
-    clock = asyncio.get_running_loop().time
-    begun = clock()
-    async with aclosing(records):
-        count = 0
-        async for record in records:
-            yield record
-            count += 1
-            if per_second is None:
-                continue
-            ahead_seconds = begun + count / per_second - clock()
-            if ahead_seconds > _LEAST_PAUSE_SECONDS:
-                await asyncio.sleep(ahead_seconds)
+async def limited(records: Records, per_second: float | None, run_id: str | None) -> Records:
+    """Yield those of `records` that have this run as their key; None for all.
 
-
-async def of_run(records: Records, run_id: str | None) -> Records:
-    """Yield those of `records` that have this run as their key; None for all."""
+    At most so many are taken a second, on the average; None for as fast as it goes.
+    """
     key = None if run_id is None else run_id.encode()
+    clock = asyncio.get_running_loop().time
+    begun, count = clock(), 0
     async with aclosing(records):
         async for record in records:
             if key is None or record.key == key:
                 yield record
+            count += 1
+            ahead_seconds = 0.0 if per_second is None else begun + count / per_second - clock()
+            if ahead_seconds > _LEAST_PAUSE_SECONDS:
+                await asyncio.sleep(ahead_seconds)
 
 
 async def read_partitions(
@@ -113,8 +106,8 @@ async def read_partitions(
     for topic, group in groupby(partitions, key=lambda each: each.topic):
         ranges = {each.place: each.to_read for each in group}
         epoch = by_place[next(iter(ranges))].log_id.epoch
-        limited = rate_limited(read_ranges(settings, ranges), reading.per_second)
-        handled = _handled(settings, topic, of_run(limited, run_id), epoch, handle_chunk)
+        records = limited(read_ranges(settings, ranges), reading.per_second, run_id)
+        handled = _handled(settings, topic, records, epoch, handle_chunk)
         async with aclosing(handled) as chunks:
             async for chunk in chunks:
                 last = chunk[-1].source.id

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.recovery.replay.reading import of_run, rate_limited
+from pipeline.recovery.replay.reading import limited
 
 
 def record(number: int, key: bytes | None = b"run_a") -> ConsumerRecord:
@@ -27,12 +27,12 @@ async def test_records_come_no_faster_than_they_may(monkeypatch: pytest.MonkeyPa
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "time", lambda: 100.0 + sum(slept), raising=False)
     monkeypatch.setattr("pipeline.recovery.replay.reading.asyncio.sleep", sleep)
-    assert [each.offset async for each in rate_limited(source(20), 10.0)] == list(range(20))
+    assert [each.offset async for each in limited(source(20), 10.0, None)] == list(range(20))
     assert sum(slept) == pytest.approx(2.0)
 
 
 async def test_without_a_limit_nobody_waits() -> None:
-    assert len([each async for each in rate_limited(source(100), None)]) == 100
+    assert len([each async for each in limited(source(100), None, None)]) == 100
 
 
 async def test_only_records_of_the_run_come() -> None:
@@ -40,5 +40,5 @@ async def test_only_records_of_the_run_come() -> None:
         for key in (b"run_a", None, b"run_b", b"run_a"):
             yield record(0, key)
 
-    assert [each.key async for each in of_run(mixed(), "run_a")] == [b"run_a", b"run_a"]
-    assert len([each async for each in of_run(mixed(), None)]) == 4
+    assert [each.key async for each in limited(mixed(), None, "run_a")] == [b"run_a", b"run_a"]
+    assert len([each async for each in limited(mixed(), None, None)]) == 4
