@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.ledger import Keys, opened_logs, read_trusted, trusted_file
+from pipeline.cli.ledger import Keys, opened_to_prove, read_trusted, trusted_file
 from pipeline.cli.options import AsJson, with_options
 from pipeline.cli.views.terminal import counted, note, print_json, print_pairs, progress_bar
 from pipeline.errors import IntegrityError
@@ -37,19 +37,13 @@ def evidence(
     """
     from pipeline.evidence.bundle import write_evidence
     from pipeline.evidence.gather import gather_evidence
-    from pipeline.storage.reader import RunReader
-    from pipeline.storage.store import open_to_read
 
-    settings = read_settings()
     kept = (
         None
         if path is None
         else {each.checkpoint.origin: each.checkpoint for each in read_trusted(path)}
     )
-    with (
-        opened_logs(settings, key) as logs,
-        closing(RunReader(open_to_read(settings))) as reader,
-    ):
+    with opened_to_prove(key) as (reader, logs):
         found = gather_evidence(reader, logs, run_id, kept)
         bundle = output or Path(f"evidence-{run_id}.zip")
         write_evidence(bundle, found, reader.attachments)

@@ -152,6 +152,17 @@ def opened_logs(settings: Settings, given: list[str] | None) -> Iterator[StoreLo
         yield StoreLogs(store, keys or verifier_keys(settings, store.identity, store.files))
 
 
+@contextmanager
+def opened_to_prove(given: list[str] | None) -> Iterator[tuple["RunReader", StoreLogs]]:
+    """Open the store of the settings for reading, and its logs as `opened_logs` does."""
+    from pipeline.storage.reader import RunReader
+    from pipeline.storage.store import open_to_read
+
+    settings = read_settings()
+    with opened_logs(settings, given) as logs, closing(RunReader(open_to_read(settings))) as reader:
+        yield reader, logs
+
+
 def trusted_file(
     *,
     trusted: Annotated[
@@ -270,14 +281,7 @@ def prove(
 
     --json prints those of the run and of all its advisories, each with its leaf.
     """
-    from pipeline.storage.reader import RunReader
-    from pipeline.storage.store import open_to_read
-
-    settings = read_settings()
-    with (
-        opened_logs(settings, key) as logs,
-        closing(RunReader(open_to_read(settings))) as reader,
-    ):
+    with opened_to_prove(key) as (reader, logs):
         found = dict(_leaves(reader, logs, run_id))
         if as_json:
             print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})
