@@ -7,9 +7,11 @@ import re
 from typing import Any, Final
 
 from pipeline.audit.rules.finding import AUDIT_EVENT_SOURCE
+from pipeline.broker.admin.topics import wanted_topics
 from pipeline.core.advisories.outcome import ADVISORY_EVENT_SOURCE
 from pipeline.core.runs.event import EVENT_SOURCE
-from pipeline.topics import KEEP_FOREVER_MS, REQUEST_VALUE_LIMIT_BYTES, Topic, topic_table
+from pipeline.settings import Settings
+from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES, Topic
 from schemas.advisory_event import ADVISORY_EVENT_VERSION
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION
 from schemas.audit_finding import AUDIT_FINDING_VERSION
@@ -66,27 +68,10 @@ _ACTIONS = {
 }
 
 
-def asyncapi_document(
-    prefix: str = "rmos",
-    *,
-    replication: int = 1,
-    request_retention_ms: int = KEEP_FOREVER_MS,
-    bootstrap_servers: str = "127.0.0.1:9092",
-    security_protocol: str = "PLAINTEXT",
-    sasl_mechanism: str = "SCRAM-SHA-512",
-) -> Json:
-    """Return the document of all topics under `prefix`, in the order of the topic table.
-
-    Args:
-        prefix: First part of every topic's name.
-        replication: Replication factor, shown in the bindings.
-        request_retention_ms: How long request topics are kept, in ms; -1 is for ever.
-        bootstrap_servers: Host and port of each broker, comma separated.
-        security_protocol: How clients talk to it.
-        sasl_mechanism: How they log in, where they do.
-    """
-    table = topic_table(prefix, replication=replication, request_retention_ms=request_retention_ms)
-    named = {topic.name.removeprefix(f"{prefix}."): topic for topic in table}
+def asyncapi_document(settings: Settings) -> Json:
+    """Return the document of all topics of the settings, in the order of the topic table."""
+    start = f"{settings.prefix}."
+    named = {topic.name.removeprefix(start): topic for topic in wanted_topics(settings)}
     return {
         "asyncapi": ASYNCAPI_VERSION,
         "info": {
@@ -95,8 +80,10 @@ def asyncapi_document(
             "description": "Run requests become immutable artifacts: what was approved, and why.",
         },
         "defaultContentType": "application/json",
-        "servers": _servers(bootstrap_servers, security_protocol, sasl_mechanism),
-        "channels": {name: _channel(name, topic, replication) for name, topic in named.items()},
+        "servers": _servers(settings),
+        "channels": {
+            name: _channel(name, topic, settings.replication) for name, topic in named.items()
+        },
         "operations": dict(_operation(name, action) for name in named for action in _actions(name)),
         "components": {
             "messages": {_message_name(name): _message(name, named[name]) for name in named},
@@ -106,12 +93,13 @@ def asyncapi_document(
     }
 
 
-def _servers(bootstrap_servers: str, security_protocol: str, sasl_mechanism: str) -> Json:
-    described: Json = {"protocol": "kafka-secure" if "SSL" in security_protocol else "kafka"}
-    if security_protocol.startswith("SASL_"):
-        scheme = _SASL_TYPES[sasl_mechanism]
+def _servers(settings: Settings) -> Json:
+    protocol = settings.security_protocol
+    described: Json = {"protocol": "kafka-secure" if "SSL" in protocol else "kafka"}
+    if protocol.startswith("SASL_"):
+        scheme = _SASL_TYPES[settings.sasl_mechanism]
         described["security"] = [{"$ref": f"#/components/securitySchemes/{scheme}"}]
-    hosts = [host.strip() for host in bootstrap_servers.split(",")]
+    hosts = [host.strip() for host in settings.bootstrap_servers.split(",")]
     return {f"broker_{number}": {"host": host, **described} for number, host in enumerate(hosts, 1)}
 
 

@@ -41,25 +41,14 @@ def export(
 
 
 def _write_documents(folder: Path, settings: Settings) -> Iterator[Path]:
-    documents = {ASYNCAPI_FILE: _asyncapi(settings), OPENAPI_FILE: _openapi(settings)}
+    from pipeline.app.asyncapi import asyncapi_document
+
+    documents = {ASYNCAPI_FILE: asyncapi_document(settings), OPENAPI_FILE: _openapi(settings)}
     for name, document in documents.items():
         path = folder / name
         text = json.dumps(document, ensure_ascii=False, indent=2)
         path.write_text(f"{text}\n", encoding="utf-8")
         yield path
-
-
-def _asyncapi(settings: Settings) -> dict[str, Any]:
-    from pipeline.app.asyncapi import asyncapi_document
-
-    return asyncapi_document(
-        settings.prefix,
-        replication=settings.replication,
-        request_retention_ms=settings.request_retention_ms,
-        bootstrap_servers=settings.bootstrap_servers,
-        security_protocol=settings.security_protocol,
-        sasl_mechanism=settings.sasl_mechanism,
-    )
 
 
 def _openapi(settings: Settings) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event_headers
 from pipeline.core.runs.outcome import Outcome
+from pipeline.settings import Settings
 from pipeline.topics import topic_table
 from tests.builders import advisory_request, rosette_request, router_request, run_request
 
-DOCUMENT = asyncapi_document()
+DOCUMENT = asyncapi_document(Settings())
 SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 17))
 
 
@@ -81,7 +82,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_every_topic_is_a_channel_with_its_bindings() -> None:
-    document = asyncapi_document("shop", replication=3, request_retention_ms=5)
+    document = asyncapi_document(Settings(prefix="shop", replication=3, request_retention_ms=5))
     channels = {each["address"]: each for each in document["channels"].values()}
     table = topic_table("shop", replication=3, request_retention_ms=5)
     assert list(channels) == [topic.name for topic in table]

@@ -10,6 +10,7 @@ from pipeline.api.application import openapi_document
 from pipeline.app.asyncapi import asyncapi_document
 from pipeline.cli.schemas import app
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 from schemas.export import json_schemas
 
 
@@ -20,7 +21,7 @@ def test_export_writes_every_schema_and_names_it(tmp_path: Path) -> None:
     written = [Path(line) for line in result.stdout.splitlines()]
     assert sorted(written) == sorted(folder.iterdir())
     assert len(written) == len(json_schemas()) + 2
-    assert json.loads((folder / "asyncapi.json").read_text()) == asyncapi_document()
+    assert json.loads((folder / "asyncapi.json").read_text()) == asyncapi_document(Settings())
     document = json.loads((folder / "openapi.json").read_text())
     assert document == openapi_document("http://127.0.0.1:8080")
     assert document["servers"] == [{"url": "http://127.0.0.1:8080"}]

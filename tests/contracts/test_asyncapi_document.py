@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.app.asyncapi import asyncapi_document
+from pipeline.settings import Settings
 
 FOLDER = Path(__file__).with_name("asyncapi")
 INFORMATION = 2
@@ -19,13 +20,15 @@ INFORMATION = 2
 
 NO_NETWORK = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH")
 DOCUMENTS = {
-    "as exported": asyncapi_document(),
+    "as exported": asyncapi_document(Settings()),
     "of a secured cluster": asyncapi_document(
-        "shop.eu",
-        replication=3,
-        request_retention_ms=86_400_000,
-        bootstrap_servers="a.example:9093,b.example:9093",
-        security_protocol="SASL_SSL",
+        Settings(
+            prefix="shop.eu",
+            replication=3,
+            request_retention_ms=86_400_000,
+            bootstrap_servers="a.example:9093,b.example:9093",
+            security_protocol="SASL_SSL",
+        )
     ),
 }
 

@@ -63,7 +63,7 @@ async def apply_topics(settings: Settings) -> list[TopicDifference]:
     Raises:
         BrokerError: The broker cannot be reached or refuses a topic.
     """
-    wanted = _wanted(settings)
+    wanted = wanted_topics(settings)
     async with admin_client(settings) as admin:
         there = await _described(admin)
         missing = [topic for topic in wanted if topic.name not in there]
@@ -86,7 +86,9 @@ async def compare_topics(
     Raises:
         BrokerError: The broker cannot be reached, or does not show a topic to this user.
     """
-    wanted = tuple(each for each in _wanted(settings) if needed is None or each.name in needed)
+    wanted = tuple(
+        each for each in wanted_topics(settings) if needed is None or each.name in needed
+    )
     async with admin_client(settings) as admin:
         there = await _described(admin)
         await refuse_hidden(admin, [topic.name for topic in wanted if topic.name not in there])
@@ -107,7 +109,7 @@ async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[
         BrokerError: The broker cannot be reached or does not show it.
     """
     names = set(topics)
-    asked = [topic for topic in _wanted(settings) if topic.name in names]
+    asked = [topic for topic in wanted_topics(settings) if topic.name in names]
     async with admin_client(settings) as admin:
         configs = await _configs(admin, asked)
     return {name: int(found["retention.ms"]) for name, found in configs.items()}
@@ -162,7 +164,8 @@ async def with_retries(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
             await asyncio.sleep(RETRY_SECONDS)
 
 
-def _wanted(settings: Settings) -> tuple[Topic, ...]:
+def wanted_topics(settings: Settings) -> tuple[Topic, ...]:
+    """Return the topics as they must be, by the settings."""
     return topic_table(
         settings.prefix,
         request_retention_ms=settings.request_retention_ms,
