@@ -2,6 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ from schemas.run_event import RunEvent
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
+_HELD_SECONDS = 0.004
 _LONG_SECONDS = 0.02
 """A look-up mostly takes less than 1 ms."""
 
@@ -73,8 +75,9 @@ class ThreadPool(Threads):
 class OneByOne(Threads):
     """Runs one call after another; where one takes long, another thread goes on with the others.
 
-    A call of SQLite or of the system gives up the interpreter for a moment. Where two threads read
-    at a time, each such moment wakes the other one, which takes longer than what they do.
+    A call of SQLite or of the system gives up the interpreter for a moment, and wakes a thread that
+    waits for it, which takes longer than what most calls do. So no two run at a time, and while
+    calls wait, the loop gets the answers to some at once.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -89,7 +92,8 @@ class OneByOne(Threads):
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._threads: set[Thread] = set()
         self._serving: Thread | None = None
-        self._taken_at = 0.0
+        self._answers: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._taken_at = self._given_at = 0.0
         self._is_watched = False
 
     def _begin(self, call: Callable[[], Value]) -> asyncio.Future[Value]:
@@ -106,6 +110,8 @@ class OneByOne(Threads):
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """While calls wait, look whether the one before them takes long."""
         self._is_watched = not self._calls.empty()
+        # After this look: where the last call was taken meanwhile, answers were held for it before.
+        self._give()
         if not self._is_watched:
             return
         loop.call_later(_LONG_SECONDS, self._watch, loop)
@@ -138,8 +144,24 @@ class OneByOne(Threads):
             value = call()
         except BaseException as raised:  # noqa: BLE001  # it is for who waits
             error = raised
-        loop.call_soon_threadsafe(_give, answer, value, error)
+        self._answers.append((answer, value, error))
+        now = monotonic()
+        if self._calls.empty() or now - self._given_at > _HELD_SECONDS:
+            self._given_at = now
+            loop.call_soon_threadsafe(self._give)
         return True
+
+    def _give(self) -> None:
+        """Give the answers that are there to those who wait for them."""
+        while self._answers:
+            answer, value, error = self._answers.popleft()
+            if answer.done():
+                # Nobody waits any more.
+                continue
+            if error is None:
+                answer.set_result(value)
+            else:
+                answer.set_exception(error)
 
     def close(self) -> None:  # noqa: D102 - as of the others
         for _ in range(self._count):
@@ -149,16 +171,6 @@ class OneByOne(Threads):
 
 
 _Call: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
-
-
-def _give(answer: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
-    if answer.done():
-        # Nobody waits any more.
-        return
-    if error is None:
-        answer.set_result(value)
-    else:
-        answer.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,16 +65,21 @@ async def test_look_ups_run_one_by_one_and_none_waits_for_one_that_takes_long(
 ) -> None:
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
-    threads, gate = OneByOne(4, "lookup"), threading.Event()
+    threads, gate, queued = OneByOne(4, "lookup"), threading.Event(), threading.Event()
 
     def this_one() -> int:
         time.sleep(0.001)  # another thread that may take the next call does
         return threading.get_ident()
 
     monkeypatch.setattr(dependencies, "_LONG_SECONDS", 0.001)
+    monkeypatch.setattr(dependencies, "_HELD_SECONDS", 1e9)
+    quick = asyncio.create_task(threads(queued.wait))
     *stuck, given_up = [asyncio.create_task(threads(gate.wait)) for _ in range(3)]
     await asyncio.sleep(0)
-    assert await threads(int) == 0
+    queued.set()
+    async with asyncio.timeout(60):
+        assert await quick
+        assert await threads(int) == 0
     given_up.cancel()
     gate.set()
     assert await asyncio.gather(*stuck) == [True, True]
