@@ -59,24 +59,14 @@ class WorkerBroker(KafkaBroker):
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        group: str,
-        *,
-        begin: Callable[[], Awaitable[None]] | None = None,
-        end: Callable[[], Awaitable[None]] | None = None,
-        ended: Callable[[], Awaitable[None]] | None = None,
-        build_consumer: Callable[..., AIOKafkaConsumer] = AIOKafkaConsumer,
+        self, settings: Settings, group: str, subscription: "Subscription | None" = None
     ) -> None:
         """Prepare; nothing is connected.
 
         Args:
             settings: The broker.
             group: The consumer group of its worker.
-            begin: Called once its subscribers consume.
-            end: Called before they stop.
-            ended: Called once they have stopped.
-            build_consumer: Builds their consumer.
+            subscription: That of its subscriber; None for a worker whose loop is its own.
         """
         super().__init__(
             settings.bootstrap_servers,
@@ -87,19 +77,18 @@ class WorkerBroker(KafkaBroker):
             logger=_faststream_log,
         )
         self._settings = settings
-        self._begin = begin
-        self._end = end
-        self._ended = ended
-        self._build_consumer = build_consumer
+        self._subscription = subscription
 
     async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
         build = await super()._connect()
-        assert isinstance(build, partial)
-        # The configuration is this broker's own; the class of the consumer is no option of it, and
-        # its consumer logs in as every other client does.
-        options = build.keywords | client_options(self._settings)
-        self.config.broker_config.builder = partial(self._build_consumer, **options)
-        return self.config.broker_config.builder
+        if self._subscription is not None:
+            assert isinstance(build, partial)
+            # The configuration is this broker's own; the class of the consumer is no option of it,
+            # and its consumer logs in as every other client does.
+            options = build.keywords | client_options(self._settings)
+            build = partial(self._subscription.build_consumer, **options)
+            self.config.broker_config.builder = build
+        return build
 
     async def start(self) -> None:
         """Connect and consume.
@@ -109,20 +98,20 @@ class WorkerBroker(KafkaBroker):
         """
         async with broker_errors(self._settings):
             await super().start()
-        if self._begin is not None:
-            await self._begin()
+        if self._subscription is not None:
+            await self._subscription.begin()
 
     async def stop(self, *exception: Any) -> None:  # noqa: ANN401
         """Finish what is in flight and leave the group."""
-        if self._end is not None:
-            await self._end()
+        if self._subscription is not None:
+            await self._subscription.end()
         try:
             await super().stop(*exception)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
-        if self._ended is not None:
-            await self._ended()
+        if self._subscription is not None:
+            await self._subscription.has_ended()
 
 
 class Subscription:
@@ -173,14 +162,7 @@ class Subscription:
         )
         self._poll_size = PollSize(settings.batch_records)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.broker = WorkerBroker(
-            settings,
-            group,
-            begin=self._begin,
-            end=self._end,
-            ended=self._ended,
-            build_consumer=self._built_consumer,
-        )
+        self.broker = WorkerBroker(settings, group, self)
         subscriber = self.broker.subscriber(
             topic,
             batch=True,
@@ -246,7 +228,8 @@ class Subscription:
         if not self.fault.done():
             self.fault.set_exception(error)
 
-    def _built_consumer(self, **options: Any) -> PolledConsumer:  # noqa: ANN401
+    def build_consumer(self, **options: Any) -> PolledConsumer:  # noqa: ANN401
+        """Return the consumer, whose polls are checked, bounded and noted."""
         self._consumer = PolledConsumer(self._poll, **options)
         self._offset_check = OffsetRangeCheck(
             self.settings,
@@ -259,19 +242,22 @@ class Subscription:
         )
         return self._consumer
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
+        """Watch and observe the consumer, which consumes by now."""
         self._observation.last_poll.note()
         watching = asyncio.create_task(self._watch.run())
         watching.add_done_callback(self._note_fault)
         self._tasks |= {watching, asyncio.create_task(self._observation.run())}
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Finish what is in flight, before the consumer stops."""
         self._in_flight.stop()
         await self._in_flight.finish(self.settings.stop_timeout_seconds)
         for task in self._tasks:
             task.cancel()
 
-    async def _ended(self) -> None:
+    async def has_ended(self) -> None:
+        """Let go of the rest, once the consumer has stopped."""
         # Now only: until here a poll may ask the watch, which would connect again.
         if self._tasks:
             await asyncio.wait(self._tasks)

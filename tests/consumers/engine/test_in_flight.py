@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
 
@@ -454,7 +455,6 @@ async def test_a_worker_stops_once_everything_in_flight_is_committed_and_nothing
         return note
 
     monkeypatch.setattr(KafkaBroker, "stop", noting("stopped"))
-    await WorkerBroker(
-        Settings(), "group", end=noting("finished"), ended=noting("watch closed")
-    ).stop()
+    subscription: Any = SimpleNamespace(end=noting("finished"), has_ended=noting("watch closed"))
+    await WorkerBroker(Settings(), "group", subscription).stop()
     assert calls == ["finished", "stopped", "watch closed"]

@@ -45,7 +45,7 @@ class Shop:
         monkeypatch.setattr(AIOKafkaConsumer, "getmany", self._getmany)
         monkeypatch.setattr(AIOKafkaConsumer, "commit", self._commit)
         monkeypatch.setattr(AIOKafkaConsumer, "seek", self._seek)
-        self.consumer = self.subscription._built_consumer(
+        self.consumer = self.subscription.build_consumer(
             group_id="group", auto_offset_reset="none", enable_auto_commit=False
         )
         self.listener = _AtRebalance(self.subscription)
@@ -210,7 +210,7 @@ async def test_once_the_worker_stops_nothing_begins_any_more_not_even_after_a_re
     elif why == "fault of the watch":
         shop.subscription.fault.set_exception(fault)
     else:
-        ended = asyncio.create_task(shop.subscription._end())
+        ended = asyncio.create_task(shop.subscription.end())
     await asyncio.sleep(0)
     shop.steps.go("store", 0)
     await shop.settle()
