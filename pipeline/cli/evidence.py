@@ -10,7 +10,14 @@ import typer
 
 from pipeline.cli.ledger import Keys, opened_to_prove, read_trusted, trusted_file
 from pipeline.cli.options import AsJson, with_options
-from pipeline.cli.views.terminal import counted, note, print_json, print_pairs, progress_bar
+from pipeline.cli.views.terminal import (
+    counted,
+    note,
+    note_first,
+    print_json,
+    print_pairs,
+    progress_bar,
+)
 from pipeline.errors import IntegrityError
 from pipeline.settings import read_settings
 from schemas.run_filter import RunFilter
@@ -120,9 +127,7 @@ def _export_document(path: Path, report: "ExportReport") -> dict[str, object]:
 
 
 def _note_corrupt(corrupt: Sequence["CorruptFile"]) -> None:
-    for each in corrupt[:SHOWN_CORRUPT]:
-        note(f"{each.run_id}: {each.reason}", "red")
-    if more := corrupt[SHOWN_CORRUPT:]:
-        note(f"and {len(more):,} more; runs.csv names all", "red")
+    lines = [f"{each.run_id}: {each.reason}" for each in corrupt]
+    note_first(lines, SHOWN_CORRUPT, "red", all_in="runs.csv")
     if corrupt:
         note(f"{counted(len(corrupt), 'file')} not exported: not what was stored.", "red")

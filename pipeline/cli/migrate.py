@@ -15,6 +15,7 @@ from pipeline.cli.views.terminal import (
     known,
     listed,
     note,
+    note_first,
     print_json,
     print_pairs,
     print_table,
@@ -282,10 +283,7 @@ def _report(
     print_pairs(_totals(summary))
     for sentence in summary["findings"]:
         print_text(sentence)
-    for row in rows[:SHOWN_ROWS]:
-        note(f"{row.run_id}: {row.code}: {row.message or ''}")
-    if len(rows) > SHOWN_ROWS:
-        note(f"and {len(rows) - SHOWN_ROWS:,} more; --json names all")
+    note_first([f"{row.run_id}: {row.code}: {row.message or ''}" for row in rows], SHOWN_ROWS)
 
 
 def _comparison(result: "MigrationResult") -> Iterator[tuple[str, str, str]]:

@@ -66,7 +66,7 @@ def run(
     """Publish run requests, all or nothing: if one is invalid, none is sent, unless --raw."""
     records = read_records(files, raw=raw)
     if new:
-        records = as_new(records)
+        records = [as_new(record) for record in records]
     if not raw:
         refuse_bad_requests(records, run_fault)
     settings = read_settings()

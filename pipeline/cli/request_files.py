@@ -108,16 +108,12 @@ def _why_not(line: bytes) -> str:
     return "expected strict JSON"
 
 
-def as_new(records: list[FileRecord]) -> list[FileRecord]:
-    """Return the requests with a new run_id each and the time of now, so that they are new runs.
+def as_new(record: FileRecord) -> FileRecord:
+    """Return a request with a new run_id and the time of now, so that it is a new run.
 
     Raises:
-        InputError: One is no JSON object.
+        InputError: It is no JSON object.
     """
-    return [_as_new(record) for record in records]
-
-
-def _as_new(record: FileRecord) -> FileRecord:
     try:
         document, _ = parse_object(record.body)
     except InvalidJsonError as error:

@@ -15,6 +15,7 @@ from pipeline.cli.options import AsJson, AsNdjson
 from pipeline.cli.views.terminal import (
     counted,
     note,
+    note_first,
     print_json,
     print_pairs,
     print_table,
@@ -274,10 +275,7 @@ def _show_rebuilt(report: "RebuildReport") -> None:
     lost = "the ledger names it, no file and no record does: it has no row"
     kinds.append([f"{each}: {lost}" for each in report.lost])
     for lines in kinds:
-        for line in lines[:SHOWN_OF_A_KIND]:
-            note(line)
-        if len(lines) > SHOWN_OF_A_KIND:
-            note(f"and {len(lines) - SHOWN_OF_A_KIND:,} more; --json names all")
+        note_first(lines, SHOWN_OF_A_KIND)
 
 
 def _runs(runs: int, advisories: int) -> str:

@@ -195,7 +195,8 @@ def test_good_advisories_would_be_sent(rmos: CommandLine, file: Path) -> None:
 def test_requests_as_new_have_another_run_id_and_the_time_of_now(file: Path) -> None:
     old = run_request()
     file.write_bytes(encode(old) + b"\n" + encode(old))
-    first, second = map(_document, as_new(read_records([str(file)], raw=False)))
+    records = read_records([str(file)], raw=False)
+    first, second = map(_document, map(as_new, records))
     assert len({old["run_id"], first["run_id"], second["run_id"]}) == 3
     assert first["created_at_utc"] > old["created_at_utc"]
     same = {"run_id": "", "created_at_utc": ""}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.broker.admin.groups import GroupPosition, GroupState
 from pipeline.broker.admin.open_transactions import OpenTransaction
+from pipeline.cli.views.terminal import known
 from pipeline.core.record import Partition
 from pipeline.recovery.group_moves import OffsetMove
 from pipeline.topics import TopicNames
@@ -85,9 +86,7 @@ class GroupView:
         document = _named(position, _POSITION_FIELDS)
         transaction = self._held_up_by(position)
         if transaction is not None:
-            fields = _named(transaction, _TRANSACTION_FIELDS)
-            known = {name: value for name, value in fields.items() if value is not None}
-            document["held_up_by"] = known
+            document["held_up_by"] = known(_named(transaction, _TRANSACTION_FIELDS))
         return document
 
     def _held_up_by(self, position: GroupPosition) -> OpenTransaction | None:

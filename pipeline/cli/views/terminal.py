@@ -53,6 +53,14 @@ def say_error(sentence: str, lines: Iterable[str] = ()) -> None:
         note(f"  {line}")
 
 
+def note_first(lines: Sequence[str], most: int, style: str = "", all_in: str = "--json") -> None:
+    """Print the first of some notes, and how many more there are and where."""
+    for line in lines[:most]:
+        note(line, style)
+    if len(lines) > most:
+        note(f"and {len(lines) - most:,} more; {all_in} names all", style)
+
+
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Show on a terminal what is done while a block runs."""
