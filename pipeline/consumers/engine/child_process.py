@@ -1,6 +1,5 @@
 """A child process: it ends with its parent, and with nothing else."""
 
-import asyncio
 import ctypes
 import errno
 import mmap
@@ -16,9 +15,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from pipeline.errors import MORE_PROCESSES, NO_MEMORY, ExecutorError
+
+if TYPE_CHECKING:
+    # A child process imports this module, and asyncio would be 3 MB more of it.
+    import asyncio
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -45,7 +48,7 @@ class ChildProcess:
     """
 
     def __init__(self, begin: Callable[[Any], Answer], argument: object) -> None:
-        """Start it, as a child of this thread, and do not wait for it.
+        """Start it, as a child of this thread whose loop runs, and do not wait for it.
 
         Args:
             begin: A function of a module; the child process calls it once, with `argument`.
@@ -54,6 +57,9 @@ class ChildProcess:
         Raises:
             ExecutorError: It cannot be started.
         """
+        import asyncio  # noqa: PLC0415 - see above
+
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[bytes]] = deque()
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -80,8 +86,7 @@ class ChildProcess:
             MemoryError: No memory is left for question or answer.
             OSError: Nothing can be opened any more.
         """
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[bytes] = loop.create_future()
+        answered: asyncio.Future[bytes] = self._loop.create_future()
         file = os.memfd_create("question")
         try:
             _write(file, question)
@@ -91,7 +96,7 @@ class ChildProcess:
             except ConnectionError as error:
                 raise ChildProcessEnded from error
             if not self._waiting:
-                loop.add_reader(self._socket, self._take)
+                self._loop.add_reader(self._socket, self._take)
             self._waiting.append(answered)
             form = await answered
             if not form:
@@ -113,14 +118,14 @@ class ChildProcess:
             form = b""
         answered = self._waiting.popleft()
         if not self._waiting:
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._loop.remove_reader(self._socket)
         if not answered.cancelled():
             answered.set_result(form)
 
     def end(self) -> None:
         """End it at once, and cancel all that wait for an answer."""
         if self._waiting:
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._loop.remove_reader(self._socket)
         for answered in self._waiting:
             answered.cancel()
         self._socket.close()

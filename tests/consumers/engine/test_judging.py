@@ -55,14 +55,15 @@ def judged_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return batches
 
 
-def test_the_child_process_imports_nothing_of_the_store_or_the_broker() -> None:
-    """Each of these would be some 10 to 30 MB of a second process."""
+def test_the_child_process_imports_nothing_of_the_store_the_broker_or_the_loop() -> None:
+    """Each of these would be some 3 to 30 MB of a second process."""
     names = "pipeline.consumers.engine.judging, pipeline.core.runs.verdict"
     program = f"import sys, {names}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = set(done.stdout.decode().split())
     assert {"pydantic", "msgspec"} <= loaded
-    assert not {"sqlalchemy", "aiokafka", "faststream", "structlog", "prometheus_client"} & loaded
+    heavy = {"sqlalchemy", "aiokafka", "faststream", "structlog", "prometheus_client", "asyncio"}
+    assert not heavy & loaded
 
 
 def bodies(count: int, gcode_bytes: int = 0) -> list[Body]:
