@@ -1,12 +1,12 @@
 """Requests in files: one JSON object, or one object a line (NDJSON)."""
 
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.broker.sending.requests import new_run_id
 from pipeline.cli.options import STANDARD_INPUT
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.json.canonical import canonical_json
@@ -118,7 +118,7 @@ def as_new(record: FileRecord) -> FileRecord:
         document, _ = parse_object(record.body)
     except InvalidJsonError as error:
         raise InputError(f"{record.where}: {error}; --as-new needs a JSON object.") from error
-    run_id = f"run_{uuid.uuid4().hex}"
+    run_id = new_run_id()
     now = format_timestamp(datetime.now(UTC))
     body = canonical_json({**document, "run_id": run_id, "created_at_utc": now})
     return FileRecord(record.where, body, run_id)

@@ -82,6 +82,7 @@ async def _measure_all(
             step=options.records,
             turns=options.turns,
             random_dates=options.random_dates,
+            ordered_ids=options.ordered_ids,
             tell=_tell,
         )
         print_growth(console, steps, pairs)
@@ -130,6 +131,11 @@ def _options() -> argparse.Namespace:
         "--random-dates",
         action="store_true",
         help="times of the requests out of order over ten dates, as a migration has them",
+    )
+    parser.add_argument(
+        "--ordered-ids",
+        action="store_true",
+        help="run_ids in the order of arrival, as those that we make, behind --growth",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number here")
     parser.add_argument("--folder", type=Path, help="where the one temporary folder is made")

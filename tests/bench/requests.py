@@ -27,7 +27,7 @@ _POSTS = ("grbl", "linuxcnc", "mach4")
 
 
 def encoded_requests(
-    count: int, seed: str = "bench", *, random_dates: bool = False
+    count: int, seed: str = "bench", *, random_dates: bool = False, ordered_ids: bool = False
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield the key and the value of each record.
 
@@ -36,10 +36,11 @@ def encoded_requests(
         seed: The same seed makes the same ones.
         random_dates: False for times in the order of arrival, as machines send them; True for
             random ones over ten dates, as a migration or a replay out of order has them.
+        ordered_ids: Whether run_ids sort in the order of arrival, as those of `new_run_id` do.
     """
     for number in range(count):
         digits = _digits(number, seed)
-        run_id = f"run_{digits[:32]}"
+        run_id = f"run_{number:012x}{digits[:20]}" if ordered_ids else f"run_{digits[:32]}"
         created = (
             _random_time(number, random.Random(digits)) if random_dates else arrival_time(number)
         )

@@ -83,6 +83,7 @@ async def measure_growth(
     step: int,
     turns: int,
     random_dates: bool,
+    ordered_ids: bool,
     tell: Callable[[str], None],
 ) -> tuple[list[Result], list[tuple[Result, Result]]]:
     """Let one worker take `runs` records; return what each step of `step` records cost.
@@ -93,7 +94,7 @@ async def measure_growth(
     Returns:
         The steps, and for each turn the step in the new store and that in the grown one.
     """
-    requests = partial(encoded_requests, random_dates=random_dates)
+    requests = partial(encoded_requests, random_dates=random_dates, ordered_ids=ordered_ids)
     async with _growing(broker, folder, "growth", requests(runs + turns * step), step) as grown:
         steps: list[Result] = []
         while len(steps) < runs // step:

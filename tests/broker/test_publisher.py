@@ -5,6 +5,7 @@ import gc
 import json
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from pipeline.broker import event_reader as event_matching
 from pipeline.broker.event_reader import EventFuture, EventMatcher, peek_event
 from pipeline.broker.publisher import Published, RunPublisher
-from pipeline.broker.sending.requests import encode_request
+from pipeline.broker.sending.requests import encode_request, new_run_id
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import read_settings
+from schemas.fields import is_run_id
 from schemas.run_request import RunRequest
 from tests.builders import ABSENT, encode, run_request
 
@@ -291,3 +293,14 @@ def test_hiding_packages_hides_them(only_base_packages: str) -> None:
 async def test_an_event_is_asked_for_once_the_publisher_is_started() -> None:
     with pytest.raises(InputError, match="not started"):
         await RunPublisher().event_of(Published(TOPIC, 0, 0, None))
+
+
+def test_ids_of_new_runs_sort_in_the_order_of_their_milliseconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter(range(1_770_000_000_000_000_000, 1_770_000_000_500_000_000, 1_000_000))
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    made = [new_run_id() for _ in range(500)]
+    assert made == sorted(set(made))
+    assert all(map(is_run_id, made))
+    assert {len(each) for each in made} == {36}

@@ -1,6 +1,5 @@
 """POST a run request: publish it, and answer with its outcome."""
 
-import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.http.request_body import read_json_body
 from pipeline.api.openapi import answer, errors, json_body
 from pipeline.api.publishing import Submission
+from pipeline.broker.sending.requests import new_run_id
 from pipeline.core.envelope import Parsed
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.verdict import Rejected, judge_run_record
@@ -90,7 +90,7 @@ def submission_of(body: bytes) -> Submission:
         raise ApiError(422, _INVALID, "Expected run_id and created_at_utc both, or none of them.")
     has_identity = run_id is not None
     if not has_identity:
-        run_id, created_at_utc = f"run_{uuid.uuid4().hex}", publishing.now()
+        run_id, created_at_utc = new_run_id(), publishing.now()
         document |= {"run_id": run_id, "created_at_utc": created_at_utc}
     if has_alias or not has_identity:
         # The same value in all else, so the client's own body with both is the same request.
