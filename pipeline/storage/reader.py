@@ -167,9 +167,10 @@ class RunReader:
         Raises:
             InputError: The cursor is none of ours.
         """
-        with self._index().looking_up() as connection:
+        index = self._index()
+        with index.looking_up() as connection:
             listed = list_runs(connection, wanted)
-        mark_archived(self.store, listed.items, self._index().find)
+        mark_archived(self.store, listed.items, index.find)
         return listed
 
     def runs_of_program(self, sha256: str) -> ProgramRuns:

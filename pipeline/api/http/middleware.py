@@ -8,7 +8,6 @@ import ipaddress
 import random
 import re
 import time
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
@@ -292,7 +291,7 @@ def _request_id(scope: Scope) -> str:
     if _REQUEST_ID.fullmatch(given):
         return given
     # Not by uuid4: it asks the system, which lets another thread take over.
-    return uuid.UUID(int=_ids.getrandbits(128), version=4).hex
+    return f"{_ids.getrandbits(128):032x}"
 
 
 @lru_cache(maxsize=4096)

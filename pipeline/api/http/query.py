@@ -3,7 +3,6 @@
 A list without a filter whose name was misspelt would look like an answer.
 """
 
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -108,10 +107,11 @@ def checked_query(given: list[tuple[str, str]], known: list[str]) -> dict[str, s
     Raises:
         ApiError: A name is not one of `known`, or is there twice.
     """
-    for name, count in Counter(name for name, _ in given).items():
+    names = [name for name, _ in given]
+    for name in names:
         if name not in known:
             raise ApiError(422, "INVALID_QUERY", _unknown(name, known))
-        if count > 1:
+        if (count := names.count(name)) > 1:
             raise ApiError(422, "INVALID_QUERY", f"{name}: expected one value, found {count}.")
     return {name: value for name, value in given if value or name in _NEVER_EMPTY}
 
