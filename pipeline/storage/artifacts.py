@@ -15,9 +15,14 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.record import RecordSource
-from pipeline.core.runs.artifact import generated_by_row, generated_hashes, withheld_of
+from pipeline.core.runs.artifact import (
+    generated_by_row,
+    generated_hashes,
+    index_fields_of,
+    withheld_of,
+)
 from pipeline.core.runs.artifact_parts import is_shown
-from pipeline.core.runs.outcome import StoredRun, run_of_document
+from pipeline.core.runs.outcome import StoredRun, run_of_fields
 from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import FoundName, NotAFileError, ReadableFiles
@@ -143,11 +148,12 @@ def _artifact(
     document = _document(content, RunArtifact)
     if isinstance(document, str):
         return UnexpectedFile(relative, f"expected an artifact, found something else ({document})")
-    run = run_of_document(document, sha256_of_bytes(content), relative, len(content), source=None)
+    fields = index_fields_of(document)
+    run = run_of_fields(fields, sha256_of_bytes(content), relative, len(content), source=None)
     expected = str(ArtifactPath(document["created_at_utc"][:10], document["run_id"]))
     if expected != relative:
         return UnexpectedFile(relative, f"expected the artifact of {expected} at its own place")
-    return FoundArtifact(run, indexed_run(document, run, withheld_payloads(files, document)))
+    return FoundArtifact(run, indexed_run(fields, run, withheld_payloads(files, document)))
 
 
 def recorded_document(run: StoredRun, content: bytes) -> dict[str, Any]:
@@ -162,8 +168,12 @@ def recorded_document(run: StoredRun, content: bytes) -> dict[str, Any]:
     """
     try:
         document, _ = parse_object(content)
-        said = run_of_document(
-            document, run.artifact_sha256, run.artifact_path, run.size_bytes, run.source
+        said = run_of_fields(
+            index_fields_of(document),
+            run.artifact_sha256,
+            run.artifact_path,
+            run.size_bytes,
+            run.source,
         )
     except (InvalidJsonError, KeyError, TypeError, AttributeError):
         said = None

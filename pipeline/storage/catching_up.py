@@ -18,7 +18,8 @@ from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
 from pipeline.core.record import Partition, RecordId, RecordSource
-from pipeline.core.runs.outcome import StoredRun, run_of_document
+from pipeline.core.runs.artifact import index_fields_of
+from pipeline.core.runs.outcome import StoredRun, run_of_fields
 from pipeline.core.store.contents import StoreContents
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.leaf import LedgerLeaf
@@ -157,8 +158,9 @@ def _row_of_run(store: StoreContents, log: LogId, leaf: LedgerLeaf) -> IndexedRu
         store, leaf.path, leaf.sha256, sources=(source,), limit_bytes=leaf.size_bytes
     )
     document, _ = parse_object(content)
-    run = run_of_document(document, leaf.sha256, leaf.path, leaf.size_bytes, source)
-    return indexed_run(document, run, withheld_payloads(store.files, document))
+    fields = index_fields_of(document)
+    run = run_of_fields(fields, leaf.sha256, leaf.path, leaf.size_bytes, source)
+    return indexed_run(fields, run, withheld_payloads(store.files, document))
 
 
 def _missing_advisories(

@@ -91,8 +91,8 @@ def _named(judged: Iterable[tuple[RunRecord, Outcome]]) -> Iterator[tuple[int, l
         verdict = record.verdict
         if outcome.kind not in {"persisted", "duplicate"} or isinstance(verdict, Rejected):
             continue
-        if listed := verdict.built.index_fields["attachments"]:
-            yield place, [ref["sha256"] for ref in listed]
+        if listed := verdict.built.index_fields.attachments:
+            yield place, [sha256 for sha256, _ in listed]
 
 
 def _planned(
@@ -102,7 +102,7 @@ def _planned(
     if isinstance(judged, Rejected) or run is None:
         return PlannedRecord(record, None, outcome, is_failure=True)
     built = judged.built
-    referred = built.index_fields["attachments"]
+    referred = built.index_fields.attachments
     return PlannedRecord(
         record,
         run,
@@ -114,7 +114,7 @@ def _planned(
         else None,
         is_new=is_new,
         # Most have none.
-        attachments=[blob.sha256 for blob in built.blobs] + [ref["sha256"] for ref in referred]
+        attachments=[blob.sha256 for blob in built.blobs] + [sha256 for sha256, _ in referred]
         if built.blobs or referred
         else (),
     )

@@ -65,7 +65,7 @@ def make_store(root: Path, count: int) -> None:
             offsets[partition] += 1
             verdict = judge_run_record(key, value)
             assert isinstance(verdict, JudgedRun)
-            created = verdict.built.index_fields["created_at_utc"]
+            created = verdict.built.index_fields.created_at_utc
             broker_ms = microseconds_since_epoch(parse_timestamp(created)) // 1000 + 1000
             records.append(JudgedRecord.of(source, verdict, value, broker_ms))
         store.commit(records)

@@ -61,7 +61,7 @@ def place(partition: int) -> LogId:
 def row(run_id: str, offset: int = 0, partition: int = 0) -> IndexedRun:
     verdict = judged(run_request(run_id=run_id))
     return indexed_run(
-        verdict.built.document, stored_run(verdict, source(offset, partition=partition))
+        verdict.built.index_fields, stored_run(verdict, source(offset, partition=partition))
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.core.layout import attachment_path
@@ -453,7 +454,7 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
         change_index(root, "UPDATE runs SET status = 'BLOCKED'")
     if not rendered_may_cut:
         assert isinstance(record.verdict, JudgedRun)
-        index_fields = record.verdict.built.index_fields | {"status": "BLOCKED"}
+        index_fields = msgspec.structs.replace(record.verdict.built.index_fields, status="BLOCKED")
         verdict = record.verdict._replace(
             built=record.verdict.built._replace(index_fields=index_fields)
         )

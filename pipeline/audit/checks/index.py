@@ -15,7 +15,8 @@ from pipeline.audit.audited_store import RowReader
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, Step, StepResult
 from pipeline.core.advisories.outcome import advisory_of_link
-from pipeline.core.runs.outcome import run_of_document
+from pipeline.core.runs.artifact import index_fields_of
+from pipeline.core.runs.outcome import run_of_fields
 from pipeline.disk.sqlite.scratch import SqliteError, has_no_room
 from pipeline.storage.archives import is_seen
 from pipeline.storage.checksums import root_of_lines
@@ -132,8 +133,9 @@ class IndexRows:
         if not rows:
             yield from self._unreadable(path)
             return
-        run = run_of_document(document, artifact_sha256, path, size_bytes, None)
-        expected = indexed_run(document, run, payloads)
+        fields = index_fields_of(document)
+        run = run_of_fields(fields, artifact_sha256, path, size_bytes, None)
+        expected = indexed_run(fields, run, payloads)
         made_of = {attachments.name: expected.attachments, withheld_blobs.name: expected.withheld}
         if payloads is not None:
             made_of[withheld_payloads.name] = expected.withheld_payloads or []

@@ -13,6 +13,8 @@ The procedure, with the same numbers in `build_run`:
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import parse_by_rule
@@ -33,7 +35,7 @@ from pipeline.core.runs.attachments import (
     Blob,
     read_attachments,
 )
-from pipeline.core.runs.cut_program import OLD_HASHES, old_hashes_alone
+from pipeline.core.runs.cut_program import OLD_HASHES, CutProgram, cut_program
 from pipeline.core.runs.safety import Judgement, judge_safety
 from pipeline.core.violations import (
     Violation,
@@ -44,33 +46,47 @@ from pipeline.core.violations import (
 from schemas.fields import is_sha256
 from schemas.run_request import RunRequest
 
-_INDEX_FIELDS = (
-    "run_id",
-    "created_at_utc",
-    "event_type",
-    "status",
-    "mode",
-    "tool_id",
-    "material_id",
-    "machine_id",
-    "workflow_session_id",
-    "hashes",
-)
-_INDEX_PARTS = {
-    "outputs": ("gcode_path",),
-    "decision": ("risk_level", "score", "block_reason"),
-    "provenance": ("request_sha256", "legacy", "withheld", "claimed_hashes"),
-}
 # Inside these a null is the same as leaving the field out; elsewhere it is the producer's.
 _TYPED_OBJECTS = ("decision", "outputs", "hashes", "error")
+
+
+class IndexFields(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What index and events hold of an artifact; values as they stand there.
+
+    It goes from process to process with the bytes of the artifact; the whole document need not.
+    A Struct is made in a fifth of the time of a named tuple.
+
+    Attributes:
+        program: What would be cut by it; None where that is not known.
+        attachments: SHA-256 and kind of each.
+        withheld: Names of what is withheld.
+    """
+
+    run_id: str
+    created_at_utc: str
+    event_type: Any
+    status: Any
+    mode: Any
+    tool_id: Any
+    material_id: Any
+    machine_id: Any
+    workflow_session_id: Any
+    risk_level: Any
+    score: Any
+    block_reason: Any
+    hashes: Any
+    request_sha256: Any
+    legacy: Any
+    program: CutProgram | None
+    attachments: list[tuple[str, str]]
+    withheld: list[str]
 
 
 class BuiltRun(NamedTuple):
     """An artifact and what is stored with it.
 
     Attributes:
-        index_fields: The part of the artifact that index and events hold, in the artifact's shape.
-            It goes from process to process with the bytes; the whole document need not.
+        index_fields: What index and events hold of it.
         content: The artifact's canonical bytes: those of the file.
         blobs: Attachments whose content came with the request, by SHA-256.
         quarantined: The request's canonical body, where the run is not OK.
@@ -81,7 +97,7 @@ class BuiltRun(NamedTuple):
             as a claim or by `outputs.gcode_path` and is withheld, sorted.
     """
 
-    index_fields: dict[str, Any]
+    index_fields: IndexFields
     content: bytes
     blobs: tuple[Blob, ...]
     quarantined: Blob | None
@@ -100,17 +116,29 @@ class BuiltRun(NamedTuple):
         return parse_by_rule(self.content)
 
 
-def index_fields_of(document: dict[str, Any]) -> dict[str, Any]:
+def index_fields_of(document: dict[str, Any]) -> IndexFields:
     """Return the part of the artifact `document` that index and events hold."""
-    index_fields = {name: document[name] for name in _INDEX_FIELDS if name in document}
-    for name, kept in _INDEX_PARTS.items():
-        part = document[name]
-        index_fields[name] = {key: part[key] for key in kept if key in part}
-    index_fields["attachments"] = [
-        {"sha256": ref["sha256"], "kind": ref["kind"]} for ref in document["attachments"]
-    ]
-    index_fields["meta"] = old_hashes_alone(document)
-    return index_fields
+    get, decision, provenance = document.get, document["decision"], document["provenance"]
+    return IndexFields(
+        document["run_id"],
+        document["created_at_utc"],
+        document["event_type"],
+        document["status"],
+        document["mode"],
+        document["tool_id"],
+        get("material_id"),
+        get("machine_id"),
+        get("workflow_session_id"),
+        decision["risk_level"],
+        decision.get("score"),
+        decision.get("block_reason"),
+        document["hashes"],
+        provenance["request_sha256"],
+        provenance.get("legacy", False),
+        cut_program(document),
+        [(ref["sha256"], ref["kind"]) for ref in document["attachments"]],
+        provenance.get("withheld", []),
+    )
 
 
 def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> BuiltRun:

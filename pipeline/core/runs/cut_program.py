@@ -38,7 +38,7 @@ class CutProgram(NamedTuple):
 
 
 def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
-    """Return the program of an artifact, or of its index fields.
+    """Return the program of an artifact.
 
     None where nothing would be cut because the run is not OK, where no hash is known, and where
     several programs are attached and neither `outputs.gcode_path` nor a claim names one of them.
@@ -88,10 +88,3 @@ def old_values(document: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
     old = document["meta"].get("v1")
     return old if isinstance(old, dict) else {}
-
-
-def old_hashes_alone(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of `meta` that `cut_program` reads."""
-    old = old_values(document)
-    kept = {name: old[name] for name in (*OLD_HASHES.values(), "hashes") if name in old}
-    return {"v1": kept} if kept else {}

@@ -4,10 +4,11 @@ A function of the record and of those before it in its partition, never of timin
 that first made a run is `persisted` again whenever it is delivered again.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pipeline.core.record import RecordSource
-from pipeline.core.runs.cut_program import CutProgram, cut_program
+from pipeline.core.runs.artifact import IndexFields
+from pipeline.core.runs.cut_program import CutProgram
 from pipeline.core.runs.safety import may_cut
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 
@@ -79,7 +80,7 @@ class Outcome(NamedTuple):
 
 def stored_run(judged: JudgedRun, source: RecordSource) -> StoredRun:
     """Return what the index will hold of a run that `source` makes."""
-    return run_of_document(
+    return run_of_fields(
         judged.built.index_fields,
         judged.artifact_sha256,
         judged.path,
@@ -88,29 +89,27 @@ def stored_run(judged: JudgedRun, source: RecordSource) -> StoredRun:
     )
 
 
-def run_of_document(
-    document: dict[str, Any],
+def run_of_fields(
+    fields: IndexFields,
     artifact_sha256: str,
     path: str,
     size_bytes: int,
     source: RecordSource | None,
 ) -> StoredRun:
-    """Return what the index holds of the artifact `document`, or of its index fields."""
-    provenance = document["provenance"]
-    decision = document["decision"]
+    """Return what the index holds of the artifact with these fields."""
     return StoredRun(
-        document["run_id"],
+        fields.run_id,
         source,
-        document["status"],
-        decision["risk_level"],
-        decision.get("block_reason"),
-        document["hashes"],
+        fields.status,
+        fields.risk_level,
+        fields.block_reason,
+        fields.hashes,
         artifact_sha256,
         path,
         size_bytes,
-        provenance["request_sha256"],
-        provenance.get("legacy", False),
-        cut_program(document),
+        fields.request_sha256,
+        fields.legacy,
+        fields.program,
     )
 
 

@@ -109,7 +109,7 @@ def judged_run(run_id: str, created_at_utc: str, built: BuiltRun) -> JudgedRun:
     """Return the verdict on a request that makes a run; its time is normalised."""
     return JudgedRun(
         run_id,
-        built.index_fields["provenance"]["request_sha256"],
+        built.index_fields.request_sha256,
         sha256_of_bytes(built.content),
         artifact_path(created_at_utc, run_id),
         built,

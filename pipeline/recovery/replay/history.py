@@ -52,7 +52,7 @@ def uploads_of(verdict: JudgedRun | JudgedAdvisory) -> list[str]:
         named = verdict.claim.content_sha256
         return [attachment_path(named)] if named is not None and verdict.blob is None else []
     inline = {blob.sha256 for blob in verdict.built.blobs}
-    hashes = (ref["sha256"] for ref in verdict.built.index_fields["attachments"])
+    hashes = (sha256 for sha256, _ in verdict.built.index_fields.attachments)
     return list(dict.fromkeys(attachment_path(each) for each in hashes if each not in inline))
 
 

@@ -132,7 +132,7 @@ def _word(verdict: Any) -> str:  # noqa: ANN401
     if isinstance(verdict, Rejected):
         return verdict.code
     if isinstance(verdict, JudgedRun):
-        return "INCOMPLETE" if verdict.is_incomplete else str(verdict.built.index_fields["status"])
+        return "INCOMPLETE" if verdict.is_incomplete else str(verdict.built.index_fields.status)
     return "ADVISORY"
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import AdvisoryClaim
 from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.runs.artifact import IndexFields
 from pipeline.core.runs.cut_program import CutProgram
 from pipeline.core.runs.outcome import StoredRun
 from schemas.timestamps import microseconds_since_epoch
@@ -230,46 +231,45 @@ class IndexedRun(NamedTuple):
 
 
 def indexed_run(
-    document: Mapping[str, Any], run: StoredRun, withheld_payloads: Iterable[str] | None = None
+    fields: IndexFields, run: StoredRun, withheld_payloads: Iterable[str] | None = None
 ) -> IndexedRun:
-    """Return what the index keeps of the artifact `document`, or of its index fields.
+    """Return what the index keeps of an artifact.
 
     Args:
-        document: The artifact.
+        fields: Of the artifact.
         run: Describes the same artifact.
         withheld_payloads: Hashes of what it withholds beside attachments, where they are known.
     """
     listed = [
-        (run.run_id, position, ref["sha256"], ref["kind"])
-        for position, ref in enumerate(document["attachments"])
+        (run.run_id, position, sha256, kind)
+        for position, (sha256, kind) in enumerate(fields.attachments)
     ]
     withheld = [
         (name.removeprefix(_WITHHELD_BLOB), run.run_id)
-        for name in document["provenance"].get("withheld", ())
+        for name in fields.withheld
         if name.startswith(_WITHHELD_BLOB)
     ]
     payloads = None if withheld_payloads is None else [(n, run.run_id) for n in withheld_payloads]
-    return IndexedRun(_run_row(document, run), listed, withheld, payloads)
+    return IndexedRun(_run_row(fields, run), listed, withheld, payloads)
 
 
-def _run_row(document: Mapping[str, Any], run: StoredRun) -> tuple[Any, ...]:
+def _run_row(fields: IndexFields, run: StoredRun) -> tuple[Any, ...]:
     """Return the row of `runs`, in the order of its columns."""
-    get, hashes, program = document.get, run.hashes, run.program
-    created_at_utc, score = document["created_at_utc"], document["decision"].get("score")
+    hashes, program = run.hashes, run.program
     return (
         run.run_id,
-        created_at_utc,
-        _microseconds(created_at_utc),
-        document["event_type"],
+        fields.created_at_utc,
+        _microseconds(fields.created_at_utc),
+        fields.event_type,
         run.status,
-        document["mode"],
-        document["tool_id"],
-        get("material_id"),
-        get("machine_id"),
-        get("workflow_session_id"),
+        fields.mode,
+        fields.tool_id,
+        fields.material_id,
+        fields.machine_id,
+        fields.workflow_session_id,
         run.risk_level,
         # SQLite keeps no -0.0, and PostgreSQL does.
-        0.0 if score == 0 else score,
+        0.0 if fields.score == 0 else fields.score,
         run.block_reason,
         hashes["feasibility_sha256"],
         hashes.get("toolpaths_sha256"),

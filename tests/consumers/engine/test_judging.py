@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -17,7 +18,6 @@ from pipeline.consumers.engine import judging
 from pipeline.consumers.engine.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
-from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.errors import ExecutorError
 from pipeline.legacy.record import judge_legacy_record
@@ -114,8 +114,7 @@ async def test_verdicts_come_back_from_the_child_process_as_they_are(with_helper
         assert type(found) is type(expected)
         if isinstance(expected, JudgedRun):
             # 1 == 1.0 in Python: bytes tell values apart, equality does not.
-            fields = (found.built.index_fields, expected.built.index_fields)
-            assert canonical_json(fields[0]) == canonical_json(fields[1])
+            assert repr(found.built.index_fields) == repr(expected.built.index_fields)
             assert type(found.built) is type(expected.built)
             assert type(found.built.quarantined) is type(expected.built.quarantined)
 
@@ -130,7 +129,7 @@ def judge_as_a_row_of_any_digits(
     key: ReadContent | None, value: ReadContent | None
 ) -> JudgedRun | Rejected:
     run = judged(run_request())
-    fields = run.built.index_fields | {"meta": {"v1": {"hashes": 10**30}}}
+    fields = msgspec.structs.replace(run.built.index_fields, score=10**30)
     return run._replace(built=run.built._replace(index_fields=fields))
 
 

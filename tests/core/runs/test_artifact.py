@@ -325,7 +325,7 @@ def test_a_path_that_large_gcode_replaces_is_kept_in_quarantine_with_the_whole_r
     assert run.quarantined is None
     assert run.request_in_quarantine is not None
     assert run.request_in_quarantine.content == canonical_json(request)
-    assert run.request_in_quarantine.sha256 == run.index_fields["provenance"]["request_sha256"]
+    assert run.request_in_quarantine.sha256 == run.index_fields.request_sha256
     given = values_without_place(request, run.document)
     assert given == {"outputs.gcode_path": "/jobs/17.nc"}
 
@@ -334,7 +334,7 @@ def test_a_decision_that_its_evaluation_overrules_is_kept_in_quarantine_too() ->
     decision = {"risk_level": "green", "score": 99, "warnings": ["mine"], "details": {}}
     overruled = router_request(decision=decision)
     run = judged(overruled).built
-    assert run.index_fields["decision"]["risk_level"] == "YELLOW"
+    assert run.index_fields.risk_level == "YELLOW"
     assert run.request_in_quarantine is not None
     assert values_without_place(overruled, run.document) == {"decision": decision}
 
@@ -353,7 +353,7 @@ def test_a_request_that_its_artifact_shows_is_not_quarantined(
     request_: dict[str, Any],
 ) -> None:
     run = judged(request_).built
-    assert run.index_fields["status"] == "OK"
+    assert run.index_fields.status == "OK"
     assert run.request_in_quarantine is None
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
@@ -168,7 +169,7 @@ def takes_the_fast_way(key: bytes, value: bytes) -> bool:
     assert judge_run_record(key, value) == expected
     if found is not None and isinstance(expected, JudgedRun):
         # 1 == 1.0 == True in Python: bytes tell values apart, equality does not.
-        fields = [each.built.index_fields for each in (found, expected)]
+        fields = [msgspec.to_builtins(each.built.index_fields) for each in (found, expected)]
         assert canonical_json(fields[0]) == canonical_json(fields[1])
     return found is not None
 

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.runs.artifact import index_fields_of
 from pipeline.core.runs.outcome import (
     Outcome,
     StoredRun,
     resolve_rejected,
     resolve_run,
-    run_of_document,
+    run_of_fields,
     stored_run,
 )
 from pipeline.core.runs.verdict import Rejected
@@ -114,8 +115,8 @@ def test_after_drift_the_new_rendering_has_a_say_too() -> None:
 def test_without_drift_the_row_describes_the_very_bytes() -> None:
     document = JUDGED.built.document
     assert (
-        run_of_document(
-            document,
+        run_of_fields(
+            index_fields_of(document),
             JUDGED.artifact_sha256,
             JUDGED.path,
             len(JUDGED.built.content),

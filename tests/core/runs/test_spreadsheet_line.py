@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.core.layout import attachment_path
-from pipeline.core.runs.outcome import StoredRun, run_of_document
+from pipeline.core.runs.artifact import index_fields_of
+from pipeline.core.runs.outcome import StoredRun, run_of_fields
 from pipeline.core.runs.words import (
     CELL_LIMIT_CHARACTERS,
     COLUMNS,
@@ -40,7 +41,7 @@ def line(
 ) -> dict[str, str]:
     artifact = document(request)
     path = f"runs/2025-12-18/{artifact['run_id']}.json"
-    run: StoredRun = run_of_document(artifact, "ab" * 32, path, 1, source(0))
+    run: StoredRun = run_of_fields(index_fields_of(artifact), "ab" * 32, path, 1, source(0))
     cells = line_of_run(run._replace(legacy=legacy), artifact, left_out, refused_by)
     return dict(zip(COLUMNS, cells, strict=True))
 

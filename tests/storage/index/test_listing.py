@@ -346,7 +346,7 @@ def in_plain_python(rows: list[tuple[str, int, str, str]], wanted: RunFilter) ->
 def row() -> dict[str, Any]:
     """Return a row by the names of its columns."""
     verdict = judged(run_request())
-    values = indexed_run(verdict.built.document, stored_run(verdict, source(0))).row
+    values = indexed_run(verdict.built.index_fields, stored_run(verdict, source(0))).row
     return dict(zip(runs.c.keys(), values, strict=True))
 
 

@@ -79,7 +79,7 @@ def index(path: Path) -> Iterator[RunIndex]:
 def entry(request: dict[str, Any], offset: int = 0) -> tuple[StoredRun, IndexedRun]:
     verdict = judged(request)
     run = stored_run(verdict, source(offset))
-    return run, indexed_run(verdict.built.document, run)
+    return run, indexed_run(verdict.built.index_fields, run)
 
 
 def add(index: RunIndex, *requests: dict[str, Any]) -> list[StoredRun]:
@@ -138,7 +138,7 @@ def test_each_column_of_a_row_holds_what_its_name_says(index: RunIndex, path: Pa
 def test_the_microseconds_of_a_row_are_those_of_its_stored_time(moment: datetime) -> None:
     stored = format_timestamp(moment.replace(tzinfo=UTC))
     verdict = judged(run_request(created_at_utc=stored))
-    row = indexed_run(verdict.built.document, stored_run(verdict, source(0))).row
+    row = indexed_run(verdict.built.index_fields, stored_run(verdict, source(0))).row
     assert row[1:3] == (stored, microseconds_since_epoch(parse_timestamp(stored)))
 
 
@@ -165,7 +165,7 @@ def test_a_run_without_a_source_is_read_back_without_one(any_index: RunIndex) ->
     verdict = judged(run_request())
     run = stored_run(verdict, source(0))._replace(source=None)
     with any_index.transaction() as transaction:
-        transaction.add_runs([indexed_run(verdict.built.document, run)])
+        transaction.add_runs([indexed_run(verdict.built.index_fields, run)])
     assert any_index.find(run.run_id) == run
 
 
