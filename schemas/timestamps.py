@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _FORM = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])"
     r"(?:\.([0-9]{1,9}))?(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
 )
 TIMESTAMP_PATTERN = (
@@ -23,8 +23,8 @@ _MICROSECOND = timedelta(microseconds=1)
 def parse_timestamp(text: str) -> datetime:
     """Return the UTC time that `text` names, cut to microseconds.
 
-    The form is read here and not by `datetime.fromisoformat`, whose idea of a valid time
-    changes between Python versions.
+    The form is checked here and not by `datetime.fromisoformat`, whose idea of a valid time
+    changes between Python versions. Which days there are does not.
 
     Raises:
         ValueError: `text` is not of the form, names no time that exists, or lies outside
@@ -33,12 +33,9 @@ def parse_timestamp(text: str) -> datetime:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError("expected a time such as 2025-12-18T14:03:22Z")
-    year, month, day, hour, minute, second, fraction, sign, off_hour, off_minute = match.groups()
-    micros = int(fraction.ljust(6, "0")[:6]) if fraction else 0
-    moment = datetime(
-        int(year), int(month), int(day), int(hour), int(minute), int(second), micros, tzinfo=UTC
-    )
-    if sign is not None:
+    seconds, fraction, sign, off_hour, off_minute = match.groups(default="")
+    moment = datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
+    if sign:
         moment = _without_offset(moment, sign, int(off_hour), int(off_minute))
     if not _EARLIEST <= moment < _LATEST:
         raise ValueError("expected a time from 2000-01-01 to 2099-12-31 in UTC")
@@ -57,8 +54,8 @@ def _without_offset(local: datetime, sign: str, hours: int, minutes: int) -> dat
 
 def format_timestamp(moment: datetime) -> str:
     """Return `moment`, which is in UTC, as stored: `2025-12-18T14:03:22[.ffffff]Z`."""
-    # isoformat writes six digits of a fraction, or none where it is zero.
-    return f"{moment.replace(tzinfo=None).isoformat()}Z"
+    # isoformat writes six digits of a fraction, or none where it is zero, and then `+00:00`.
+    return f"{moment.isoformat()[:-6]}Z"
 
 
 def normalise_timestamp(text: str) -> str:
