@@ -10,7 +10,10 @@ has the same leaf whether its run is there or not.
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import astuple
 
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.json.canonical import canonical_json_of_integers
@@ -55,7 +58,7 @@ _LARGEST_INT32 = 2**31 - 1
 _LARGEST_INT64 = 2**63 - 1
 
 
-class LedgerLeaf(NamedTuple):
+class LedgerLeaf(msgspec.Struct, frozen=True, gc=False):
     """What became of one record. Values that a kind has not are None, and left out.
 
     Attributes:
@@ -95,7 +98,7 @@ class LedgerLeaf(NamedTuple):
         Raises:
             EvidenceError: They are more than a bundle can hold.
         """
-        kind, topic, partition, offset, timestamp_ms, body_sha256, *values = self
+        kind, topic, partition, offset, timestamp_ms, body_sha256, *values = astuple(self)
         leaf: dict[str, Any] = {
             "v": LEAF_VERSION,
             "kind": kind,
@@ -117,7 +120,7 @@ class LedgerLeaf(NamedTuple):
         return content
 
 
-_VALUES = LedgerLeaf._fields[6:]
+_VALUES = LedgerLeaf.__struct_fields__[6:]
 
 
 def leaf_of_outcome(

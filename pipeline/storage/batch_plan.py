@@ -6,7 +6,10 @@ is resolved once, as if every file were intact: whether it is, a store finds out
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import structs
 
 from pipeline.core.advisories.outcome import AdvisoryOutcome, StoredAdvisory
 from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
@@ -26,7 +29,7 @@ INTERNAL_ERROR = "INTERNAL_ERROR"
 """Code of a record that our program once could not judge."""
 
 
-class JudgedRecord(NamedTuple, Generic[Verdict]):
+class JudgedRecord(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
     """One record with its verdict.
 
     Attributes:
@@ -73,13 +76,11 @@ def apply_recorded_verdict(
         "its dead letter.",
         leaf.run_id,
     )
-    return record._replace(verdict=rejected)
+    return structs.replace(record, verdict=rejected)
 
 
-class PlannedRecord(NamedTuple, Generic[Verdict, AnyOutcome]):
+class PlannedRecord(msgspec.Struct, Generic[Verdict, AnyOutcome], frozen=True, gc=False):
     """What becomes of one record, where every file is intact.
-
-    A tuple, as there is one for every record: it takes a third of the time of a frozen dataclass.
 
     Attributes:
         record: The record.

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
 from pipeline.core.store.files import Creation, ExpectedFile, Files, NewFile, Presence
@@ -74,5 +76,5 @@ def _create_missing(store: Files, files: Mapping[str, NewFile]) -> dict[str, Cre
             # As in a batch: what names a blob is not made where the blob has other bytes.
             creations[path] = Creation.NOT_MADE
         else:
-            to_create.append(file._replace(needs=file.needs & missing))
+            to_create.append(structs.replace(file, needs=file.needs & missing))
     return creations | store.create(to_create)

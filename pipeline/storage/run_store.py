@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeAlias
 
+from msgspec import structs
+
 from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
@@ -54,7 +56,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
                 missing = missing_blobs(self._files, named.values(), result.there)
             for place, lacking in zip(named, missing, strict=True):
                 if lacking:
-                    outcomes[place] = outcomes[place]._replace(missing_attachments=lacking)
+                    outcomes[place] = structs.replace(outcomes[place], missing_attachments=lacking)
         return result
 
     @staticmethod

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from pipeline.audit.rules.finding import (
     FINDING_EVENT_TYPE,
     REPORT_EVENT_TYPE,
@@ -67,7 +69,9 @@ def _run_events() -> Iterator[tuple[str, Message]]:
             later,
         ),
         "run duplicate, blobs missing": (
-            resolve_run(run, stored, later, intact=True)._replace(missing_attachments=("a" * 64,)),
+            structs.replace(
+                resolve_run(run, stored, later, intact=True), missing_attachments=("a" * 64,)
+            ),
             later,
         ),
         "run conflict": (

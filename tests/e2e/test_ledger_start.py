@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
+from msgspec import structs
 
 from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import admin_client
@@ -75,7 +76,7 @@ async def test_leaves_beyond_the_end_of_the_log_are_refused(store_settings: Sett
     await produce(settings, runs(3))
     await consume_all(settings)
     leaves = leaves_of(settings)
-    rewrite_log(settings, [*leaves, leaves[-1]._replace(offset=7)])
+    rewrite_log(settings, [*leaves, structs.replace(leaves[-1], offset=7)])
     said = await refused_even_if_accepted(settings)
     assert said == (
         f"The ledger has records up to offset 8 of {settings.topics.run_requests}, partition "

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewTopic
 from confluent_kafka import Message as DeliveredMessage
 from confluent_kafka import Producer
+from msgspec import structs
 
 from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import apply_topics, partition_offsets
@@ -276,7 +277,7 @@ async def test_a_field_that_a_later_worker_adds_is_passed_over(
     event = event_of(await receipt.published())
     assert event.value is not None
     later = json.loads(event.value) | {"field_of_a_later_worker": 1}
-    await events.send([event._replace(value=json.dumps(later).encode())])
+    await events.send([structs.replace(event, value=json.dumps(later).encode())])
     assert (await receipt.event()).outcome == "persisted"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import given
+from msgspec import structs
 
 from pipeline.core.visible_text import visible_lines
 from pipeline.evidence import words
@@ -192,7 +193,7 @@ def test_a_time_that_no_calendar_has_is_reported_as_it_is() -> None:
     (file,) = found.files
     leaf = json.loads(file.leaf.encode())
     assert leaf["source"]["timestamp_ms"] == 1_766_066_602_123
-    ages_ago = replace(file, leaf=file.leaf._replace(timestamp_ms=-(2**63)))
+    ages_ago = replace(file, leaf=structs.replace(file.leaf, timestamp_ms=-(2**63)))
     seen = Seen(evidence_page(replace(found, files=[ages_ago]), TEMPLATE, ""))
     assert f"{-(2**63)} ms after 1970" in seen.text
 

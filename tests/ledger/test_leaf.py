@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
@@ -106,12 +107,12 @@ def test_a_run_delivered_again_has_the_same_leaf() -> None:
 
 
 def test_the_leaf_is_that_of_the_stored_run_whatever_we_render_today() -> None:
-    once = RUN._replace(artifact_sha256="cd" * 32, size_bytes=7)
+    once = structs.replace(RUN, artifact_sha256="cd" * 32, size_bytes=7)
     outcome = resolve_run(judged(run_id="run_a"), once, SOURCE, intact=True)
     assert outcome.drifted
     leaf = leaf_of(outcome)
     assert (leaf.sha256, leaf.size_bytes) == ("cd" * 32, 7)
-    assert leaf_of(outcome._replace(drifted=False, may_cut=True, message="x")) == leaf
+    assert leaf_of(structs.replace(outcome, drifted=False, may_cut=True, message="x")) == leaf
 
 
 @pytest.mark.parametrize("source", [SOURCE, LATER])
@@ -213,7 +214,7 @@ def test_every_leaf_is_read_back() -> None:
 def test_every_place_and_time_of_a_broker_is_read_back(
     partition: int, offset: int, timestamp_ms: int
 ) -> None:
-    leaf = LEAVES[0]._replace(partition=partition, offset=offset, timestamp_ms=timestamp_ms)
+    leaf = structs.replace(LEAVES[0], partition=partition, offset=offset, timestamp_ms=timestamp_ms)
     assert parse_leaf(leaf.encode()) == leaf
 
 
@@ -234,7 +235,7 @@ def test_the_largest_leaf_fits_many_times() -> None:
     assert parse_leaf(largest.encode()) == largest
     assert len(largest.encode()) < ENTRY_LIMIT_BYTES // 50
     with pytest.raises(EvidenceError, match="at most 65535 bytes"):
-        largest._replace(code="x" * 65_535).encode()
+        structs.replace(largest, code="x" * 65_535).encode()
 
 
 def changed(leaf: LedgerLeaf, change: dict[str, Any]) -> bytes:
@@ -336,7 +337,7 @@ CHANGES: list[dict[str, Any]] = [
 
 def test_a_leaf_of_a_run_with_any_value_is_parsed_as_by_the_rule() -> None:
     def holds(change: dict[str, Any]) -> None:
-        content = LEAVES[0]._replace(**change).encode()
+        content = structs.replace(LEAVES[0], **change).encode()
         assert _found(parse_leaf, content) == _found(parse_leaf_by_rule, content)
 
     assert offenders(holds, CHANGES) == []
@@ -351,7 +352,7 @@ def test_a_leaf_of_a_run_with_any_value_is_parsed_as_by_the_rule() -> None:
 def test_a_leaf_of_a_run_with_a_byte_changed_is_parsed_as_by_the_rule(
     change: dict[str, Any], start: int, removed: int, put: bytes
 ) -> None:
-    whole = LEAVES[0]._replace(**change).encode()
+    whole = structs.replace(LEAVES[0], **change).encode()
     content = whole[:start] + put + whole[start + removed :]
     assert _found(parse_leaf, content) == _found(parse_leaf_by_rule, content)
 

@@ -16,6 +16,8 @@ from sqlalchemy import BigInteger, Boolean, Float, inspect
 
 psycopg = pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
+from msgspec import structs
+
 from pipeline.core.record import Partition
 from pipeline.core.runs.outcome import stored_run
 from pipeline.errors import InputError, StoreAwayError, StoreError, StoreNotReadyError
@@ -166,8 +168,8 @@ def test_a_rival_with_the_same_run_waits_and_is_first_only_if_the_other_gives_up
 
 
 def test_a_run_that_is_not_first_brings_no_attachments(url: str, index: RunIndex) -> None:
-    first = row("run_1")._replace(attachments=[("run_1", 0, "a" * 64, "gcode")])
-    other = first._replace(attachments=[("run_1", 0, "b" * 64, "gcode")])
+    first = structs.replace(row("run_1"), attachments=[("run_1", 0, "a" * 64, "gcode")])
+    other = structs.replace(first, attachments=[("run_1", 0, "b" * 64, "gcode")])
     for each in (first, other):
         with index.transaction([place(0)]) as transaction:
             transaction.add_runs([each])

@@ -7,6 +7,8 @@ import pytest
 
 psycopg = pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
+from msgspec import structs
+
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import StoreAwayError
 from pipeline.storage.run_store import RunStore
@@ -43,7 +45,7 @@ def test_a_worker_goes_on_with_a_standby_that_lacks_acknowledged_rows(
         wanted = committed(store, records[:100])
         # Of a run whose row is lost, and by another partition than its own.
         first = next(n for n in range(50, 100) if wanted[n].kind == "persisted")
-        again = records[first]._replace(source=RecordSource(1, RecordId(TOPIC, 1, 0)))
+        again = structs.replace(records[first], source=RecordSource(1, RecordId(TOPIC, 1, 0)))
         wanted += committed(store, [again, *records[100:]])
         assert wanted[100].kind == "duplicate"
         index = kept(store.index)

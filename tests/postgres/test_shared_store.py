@@ -16,6 +16,8 @@ import pytest
 
 psycopg = pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
+from msgspec import structs
+
 from pipeline.consumers.start import checks
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
@@ -225,7 +227,9 @@ def test_one_run_that_comes_by_two_partitions_is_made_once(tmp_path: Path, url: 
                 for n in (numbers if partition == 0 else reversed(numbers))
             ]
             records = [
-                each._replace(source=RecordSource(1, RecordId(each.source.id.topic, partition, at)))
+                structs.replace(
+                    each, source=RecordSource(1, RecordId(each.source.id.topic, partition, at))
+                )
                 for at, each in enumerate(records)
             ]
             found = []

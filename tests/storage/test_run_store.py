@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec import structs
 
 from pipeline.core.layout import attachment_path
 from pipeline.core.reject_limit import LEAST_SEEN, WINDOW
@@ -212,7 +212,7 @@ def test_what_a_run_names_and_the_store_has_not_is_named_until_it_comes(
     path.parent.mkdir(parents=True)
     path.write_bytes(b"absent")
     after = one(store, first)
-    assert after == before._replace(missing_attachments=())
+    assert after == structs.replace(before, missing_attachments=())
     assert (word(one(store, again)), one(store, again).missing_attachments) == ("duplicate", ())
     # A link leads to what is not the store's, so it is no blob.
     path.rename(root / "elsewhere")
@@ -454,11 +454,11 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
         change_index(root, "UPDATE runs SET status = 'BLOCKED'")
     if not rendered_may_cut:
         assert isinstance(record.verdict, JudgedRun)
-        index_fields = msgspec.structs.replace(record.verdict.built.index_fields, status="BLOCKED")
-        verdict = record.verdict._replace(
-            built=record.verdict.built._replace(index_fields=index_fields)
+        index_fields = structs.replace(record.verdict.built.index_fields, status="BLOCKED")
+        verdict = structs.replace(
+            record.verdict, built=structs.replace(record.verdict.built, index_fields=index_fields)
         )
-        record = record._replace(verdict=verdict)
+        record = structs.replace(record, verdict=verdict)
     outcome = one(store, record)
     assert outcome.drifted
     assert outcome.may_cut is (stored_may_cut and rendered_may_cut)
@@ -481,7 +481,7 @@ def good(first: int, count: int) -> list[JudgedRecord]:
     template = judged_record(saw(), 0)
     assert isinstance(template.verdict, JudgedRun)
     # The same run each time: duplicates are no failures, and cost no file.
-    return [template._replace(source=source(first + n)) for n in range(count)]
+    return [structs.replace(template, source=source(first + n)) for n in range(count)]
 
 
 def bad(first: int, count: int) -> list[JudgedRecord]:
@@ -508,12 +508,12 @@ def test_incomplete_requests_count_as_failures_and_red_ones_do_not(
     root: Path, store: RunStore
 ) -> None:
     red = judged_record(red_request(run_id="red"))
-    store.commit([red._replace(source=source(n)) for n in range(600)], LIMIT)
+    store.commit([structs.replace(red, source=source(n)) for n in range(600)], LIMIT)
     assert rows(root)["flood_windows"] == [
         {"group_id": "rmos.persist rmos.runs.requests/0", "verdicts": "0" * 600}
     ]
     poor = judged_record(incomplete_request(run_id="poor"))
-    store.commit([poor._replace(source=source(600 + n)) for n in range(400)], LIMIT)
+    store.commit([structs.replace(poor, source=source(600 + n)) for n in range(400)], LIMIT)
     assert rows(root)["flood_windows"][0]["verdicts"] == "0" * 600 + "1" * 400
 
 
@@ -638,7 +638,7 @@ def test_2500_records_in_one_batch_are_looked_up_and_stored(root: Path, store: R
     template = judged_record(red_request(run_id="run_0"))
     assert isinstance(template.verdict, JudgedRun)
     batch = [judged_record(saw(run_id=f"run_{n}"), n) for n in range(1100)]
-    batch += [record._replace(source=source(1100 + n)) for n, record in enumerate(batch)]
+    batch += [structs.replace(record, source=source(1100 + n)) for n, record in enumerate(batch)]
     batch += [tombstone(2200 + n) for n in range(300)]
     expected = ["persisted"] * 1100 + ["duplicate"] * 1100 + ["TOMBSTONE"] * 300
     assert kinds(store.commit(batch)) == expected

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -31,7 +32,7 @@ CONFIRM_TIMEOUT_SECONDS = 20.0
 """Longest wait for the broker to confirm the messages of one chunk."""
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One record to send.
 
     Attributes:

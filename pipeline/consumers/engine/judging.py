@@ -132,7 +132,7 @@ def _packed(verdicts: Sequence[Any]) -> tuple[bytes, bytes]:
     try:
         return _PACKED, msgspec.msgpack.encode(verdicts)
     except (TypeError, ValueError, OverflowError):
-        # Such as an integer above 64 bits in the row of an older store.
+        # Such as an integer above 64 bits.
         return _PICKLED, pickle.dumps(verdicts)
 
 

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+import msgspec
 import structlog
 from aiokafka import ConsumerRecord
 
@@ -32,7 +33,7 @@ _CARRIED_HEADERS = 8
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One record of a request topic, as its producer sent it.
 
     Attributes:

@@ -11,7 +11,7 @@ The procedure, with the same numbers in `build_run`:
 6. Keep the body of a run that is OK there too where the artifact has no place for a value of it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -54,7 +54,6 @@ class IndexFields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What index and events hold of an artifact; values as they stand there.
 
     It goes from process to process with the bytes of the artifact; the whole document need not.
-    A Struct is made in a fifth of the time of a named tuple.
 
     Attributes:
         program: What would be cut by it; None where that is not known.
@@ -82,7 +81,7 @@ class IndexFields(msgspec.Struct, frozen=True, array_like=True, gc=False):
     withheld: list[str]
 
 
-class BuiltRun(NamedTuple):
+class BuiltRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An artifact and what is stored with it.
 
     Attributes:

@@ -5,7 +5,9 @@ Whether the blob of an attachment is there at the moment is no part of it.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from pipeline.core.layout import attachment_path
 from schemas.fields import GcodeKnownBy, is_sha256
@@ -24,7 +26,7 @@ OLD_REQUEST_HASH: Final = "request_hash"
 """What it calls the hash of what was evaluated, or of what was asked for."""
 
 
-class CutProgram(NamedTuple):
+class CutProgram(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A program by its hash.
 
     Attributes:

@@ -4,7 +4,9 @@ A function of the record and of those before it in its partition, never of timin
 that first made a run is `persisted` again whenever it is delivered again.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.artifact import IndexFields
@@ -15,11 +17,11 @@ from pipeline.core.runs.verdict import JudgedRun, Rejected
 OutcomeKind = Literal["persisted", "duplicate", "conflict", "rejected"]
 
 
-class StoredRun(NamedTuple):
+class StoredRun(msgspec.Struct, frozen=True, gc=False):
     """What the index holds of a run.
 
-    A tuple, as are outcomes: there is one for every record, and it takes a fifth of the time of a
-    frozen dataclass.
+    A Struct, as are all values that there is one of for every record: it is made in a fifth of the
+    time of a named tuple. None of them is in a cycle, so the collector need not look at them.
 
     Attributes:
         source: The record that first made it; None where only its file is known, so that
@@ -49,7 +51,7 @@ class StoredRun(NamedTuple):
         )
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of one record.
 
     Attributes:

@@ -4,7 +4,9 @@ Unsafe is never OK. The worst risk found anywhere counts, whatever else a produc
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from schemas.fields import PROSE_LIMIT_CHARACTERS, RISK_LEVELS, normalise_risk
 
@@ -24,7 +26,7 @@ _KEYS_READ = frozenset(
 """All that is read of a free-form place: one without any of them is no source."""
 
 
-class RiskSource(NamedTuple):
+class RiskSource(msgspec.Struct, frozen=True, gc=False):
     """One part of a request in which a producer may have put a verdict.
 
     Attributes:
@@ -98,7 +100,7 @@ def _is_prose_list(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, list) and all(map(_is_prose, value))
 
 
-class Judgement(NamedTuple):
+class Judgement(msgspec.Struct, frozen=True, gc=False):
     """The result of the policy for one complete request.
 
     Attributes:

@@ -14,7 +14,7 @@ gives None, and the rule decides. The procedure, with the same numbers in `clean
 5. Lay out what is shown: everything for a run that is OK; otherwise what could be cut is withheld.
 """
 
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 import orjson
@@ -47,10 +47,8 @@ from schemas.timestamps import normalise_timestamp
 __all__ = ["JudgedRun", "Rejected", "judge_run_record"]
 
 
-class JudgedRun(NamedTuple):
+class JudgedRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record that makes a run.
-
-    A tuple, as are its parts: it goes from process to process in half the time of a dataclass.
 
     Attributes:
         run_id: The run.

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,7 +32,7 @@ class Presence(Enum):
     DIFFERENT = "something else, or other bytes, or what cannot be read"
 
 
-class NewFile(NamedTuple):
+class NewFile(msgspec.Struct, frozen=True, gc=False):
     """A file to create.
 
     Attributes:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from msgspec import structs
+
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
@@ -93,7 +95,7 @@ class RebuiltRuns:
         if run_id in self.wanted or (known is not None and known.run.source is not None):
             return
         if known is not None and (known.run.artifact_path, known.file_sha256) == (path, sha256):
-            run = known.run._replace(source=source)
+            run = structs.replace(known.run, source=source)
             self.rows[run_id] = RebuiltRun(run, with_source(known.indexed, source), sha256)
             return
         found = self.hash_at(path)
@@ -115,7 +117,8 @@ class RebuiltRuns:
         assert leaf.path is not None, "the leaf of a run names its file"
         assert leaf.sha256 is not None
         assert leaf.size_bytes is not None
-        run = stored_run(judged, source)._replace(
+        run = structs.replace(
+            stored_run(judged, source),
             artifact_path=leaf.path,
             artifact_sha256=leaf.sha256,
             size_bytes=leaf.size_bytes,

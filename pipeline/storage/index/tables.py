@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
+from msgspec import structs
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -214,7 +216,7 @@ _HASHES = ("feasibility_sha256", "toolpaths_sha256", "gcode_sha256", "opplan_sha
 _WITHHELD_BLOB = "attachments."
 
 
-class IndexedRun(NamedTuple):
+class IndexedRun(msgspec.Struct, frozen=True, gc=False):
     """A run as the index keeps it.
 
     Attributes:
@@ -288,7 +290,7 @@ def _run_row(fields: IndexFields, run: StoredRun) -> tuple[Any, ...]:
 def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
     """Return the same run with the record that made it."""
     values = _source_values(source)
-    return found._replace(row=(*found.row[: -len(values)], *values))
+    return structs.replace(found, row=(*found.row[: -len(values)], *values))
 
 
 def stored_run_of_row(row: Mapping[Any, Any]) -> StoredRun:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import psutil
 import pytest
+from msgspec import structs
 
 from pipeline.consumers.engine import judging
 from pipeline.consumers.engine.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
@@ -129,8 +129,8 @@ def judge_as_a_row_of_any_digits(
     key: ReadContent | None, value: ReadContent | None
 ) -> JudgedRun | Rejected:
     run = judged(run_request())
-    fields = msgspec.structs.replace(run.built.index_fields, score=10**30)
-    return run._replace(built=run.built._replace(index_fields=fields))
+    fields = structs.replace(run.built.index_fields, score=10**30)
+    return structs.replace(run, built=structs.replace(run.built, index_fields=fields))
 
 
 async def test_a_value_that_messagepack_has_not_comes_back_all_the_same() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.record import RecordId, RecordSource
@@ -22,7 +23,7 @@ SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 42))
 
 def outcome_of(request: dict[str, Any], **changes: Any) -> Outcome:
     verdict = judged(request)
-    run = stored_run(verdict, SOURCE)._replace(**changes)
+    run = structs.replace(stored_run(verdict, SOURCE), **changes)
     return resolve_run(verdict, run, SOURCE, intact=True)
 
 
@@ -88,7 +89,7 @@ def test_a_program_that_did_not_come_as_text_is_named_all_the_same(
 
 def test_missing_attachments_change_nothing_else() -> None:
     whole = OUTCOMES["duplicate"]
-    event = read(whole._replace(missing_attachments=("a" * 64,)))
+    event = read(structs.replace(whole, missing_attachments=("a" * 64,)))
     assert event.pop("missing_attachments") == ["a" * 64]
     assert event == read(whole)
 

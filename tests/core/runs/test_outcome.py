@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.artifact import index_fields_of
@@ -49,13 +50,13 @@ def test_the_same_request_from_any_other_source_is_a_duplicate(other: RecordSour
 
 
 def test_a_run_that_its_file_alone_shows_has_duplicates_only() -> None:
-    outcome = resolve(STORED._replace(source=None))
+    outcome = resolve(structs.replace(STORED, source=None))
     # Nobody vouches for its file, so no machine may cut by it.
     assert (outcome.kind, outcome.may_cut) == ("duplicate", False)
 
 
 def test_another_request_is_a_conflict_with_both_hashes_in_its_message() -> None:
-    outcome = resolve(STORED._replace(request_sha256="0" * 64))
+    outcome = resolve(structs.replace(STORED, request_sha256="0" * 64))
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
     assert outcome.is_dead_letter
     assert outcome.message is not None
@@ -65,7 +66,7 @@ def test_another_request_is_a_conflict_with_both_hashes_in_its_message() -> None
 
 @pytest.mark.parametrize("request_sha256", [STORED.request_sha256, "0" * 64])
 def test_a_damaged_file_comes_first_and_nothing_is_reported_of_the_run(request_sha256: str) -> None:
-    outcome = resolve(STORED._replace(request_sha256=request_sha256), intact=False)
+    outcome = resolve(structs.replace(STORED, request_sha256=request_sha256), intact=False)
     assert (outcome.kind, outcome.code) == ("rejected", "ARTIFACT_CORRUPT")
     assert (outcome.run, outcome.may_cut, outcome.run_id) == (None, False, STORED.run_id)
     assert outcome.message is not None
@@ -82,7 +83,7 @@ def test_a_rejected_record_keeps_its_reason() -> None:
 
 
 def test_drift_describes_the_stored_run() -> None:
-    old = STORED._replace(artifact_sha256="1" * 64)
+    old = structs.replace(STORED, artifact_sha256="1" * 64)
     outcome = resolve(old)
     assert (outcome.kind, outcome.drifted, outcome.run) == ("persisted", True, old)
     assert outcome.may_cut
@@ -99,13 +100,15 @@ def test_drift_describes_the_stored_run() -> None:
     ],
 )
 def test_a_stored_run_that_may_not_be_cut_stays_so(old: dict[str, Any]) -> None:
-    assert not resolve(STORED._replace(**old)).may_cut
-    assert not resolve(STORED._replace(artifact_sha256="1" * 64, **old)).may_cut
+    assert not resolve(structs.replace(STORED, **old)).may_cut
+    assert not resolve(structs.replace(STORED, artifact_sha256="1" * 64, **old)).may_cut
 
 
 def test_after_drift_the_new_rendering_has_a_say_too() -> None:
     blocked = judged(red_request())
-    said_ok = STORED._replace(request_sha256=blocked.request_sha256, artifact_sha256="1" * 64)
+    said_ok = structs.replace(
+        STORED, request_sha256=blocked.request_sha256, artifact_sha256="1" * 64
+    )
     assert said_ok.may_cut
     outcome = resolve_run(blocked, said_ok, SOURCE, intact=True)
     assert outcome.drifted

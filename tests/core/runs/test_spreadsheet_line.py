@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipeline.core.layout import attachment_path
 from pipeline.core.runs.artifact import index_fields_of
@@ -42,7 +43,7 @@ def line(
     artifact = document(request)
     path = f"runs/2025-12-18/{artifact['run_id']}.json"
     run: StoredRun = run_of_fields(index_fields_of(artifact), "ab" * 32, path, 1, source(0))
-    cells = line_of_run(run._replace(legacy=legacy), artifact, left_out, refused_by)
+    cells = line_of_run(structs.replace(run, legacy=legacy), artifact, left_out, refused_by)
     return dict(zip(COLUMNS, cells, strict=True))
 
 

@@ -7,6 +7,8 @@ function, in the worker and in the processes that judge for it.
 from pathlib import Path
 
 OTHER_BYTES = """
+from msgspec import structs
+
 from pipeline.core.runs import verdict
 
 judged_run = verdict.judged_run
@@ -15,7 +17,7 @@ def with_a_version(run_id, created_at_utc, built):
     content = built.content.replace(
         b'"request_sha256"', b'"rendered_by":"1.4","request_sha256"', 1
     )
-    return judged_run(run_id, created_at_utc, built._replace(content=content))
+    return judged_run(run_id, created_at_utc, structs.replace(built, content=content))
 
 verdict.judged_run = with_a_version
 """

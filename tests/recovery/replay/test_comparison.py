@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.comparison import StoreComparison
@@ -64,9 +65,9 @@ def test_another_body_at_an_offset_is_a_different_leaf(store: RunStore) -> None:
 
 def drifted(record: JudgedRecord[Any]) -> JudgedRecord[Any]:
     """Return the record as a program would judge it that renders other bytes."""
-    built = record.verdict.built._replace(content=record.verdict.built.content + b" ")
-    verdict = record.verdict._replace(built=built, artifact_sha256=sha256(built.content))
-    return record._replace(verdict=verdict)
+    built = structs.replace(record.verdict.built, content=record.verdict.built.content + b" ")
+    verdict = structs.replace(record.verdict, built=built, artifact_sha256=sha256(built.content))
+    return structs.replace(record, verdict=verdict)
 
 
 @pytest.mark.parametrize("harm", [None, "changed", "missing"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
@@ -163,7 +164,7 @@ def test_each_column_of_an_advisory_holds_what_its_name_says() -> None:
 
 def test_a_run_without_a_source_is_read_back_without_one(any_index: RunIndex) -> None:
     verdict = judged(run_request())
-    run = stored_run(verdict, source(0))._replace(source=None)
+    run = structs.replace(stored_run(verdict, source(0)), source=None)
     with any_index.transaction() as transaction:
         transaction.add_runs([indexed_run(verdict.built.index_fields, run)])
     assert any_index.find(run.run_id) == run
