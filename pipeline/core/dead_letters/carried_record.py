@@ -176,11 +176,11 @@ def record_bytes(
 
 def held_bytes(record: Any) -> int:  # noqa: ANN401 - aiokafka has no types
     """Return about how many bytes a record that was read takes in memory."""
-    size = 0
-    for content in (record.key, record.value):
-        if isinstance(content, bytes):
-            size += len(content)
-    for name, value in split_headers(record.headers)[0]:
+    key, content, headers = record.key, record.value, record.headers
+    size = (len(key) if isinstance(key, bytes) else 0) + (
+        len(content) if isinstance(content, bytes) else 0
+    )
+    for name, value in split_headers(headers)[0] if headers else ():
         size += len(name) + len(value or b"") + _HEADER_MEMORY_BYTES
     return size
 

@@ -84,8 +84,15 @@ def may_lack_members(body: bytes, canonical: bytes) -> bool:
 
 
 def is_deep(value: dict[str, Any], canonical: bytes) -> bool:
-    """Return whether an object with these canonical bytes has too many levels."""
-    if canonical.count(b"{") + canonical.count(b"[") <= LEVEL_LIMIT:
+    """Return whether an object has too many levels.
+
+    Args:
+        value: The object.
+        canonical: Its canonical bytes, or those of parts that have all but its first two levels.
+    """
+    opened = canonical.count(b"{") + canonical.count(b"[") + 2
+    # An object behind another in a list is on the level of that one, in a text it is on none.
+    if opened <= LEVEL_LIMIT or opened - canonical.count(b"},{") <= LEVEL_LIMIT:
         return False
     # A line break inside a string is escaped, so an indent of this depth is one of nesting.
     return _LEVEL_LIMIT_INDENT in orjson.dumps(value, option=orjson.OPT_INDENT_2)

@@ -203,7 +203,7 @@ def _clean_run(key: ReadContent | None, value: bytes) -> JudgedRun | None:
         or may_lack_members(value, body)
         # A number stands in a part; a text beside them, such as a long program, needs no look.
         or has_small_number(all_parts)
-        or is_deep(request, body)
+        or is_deep(request, all_parts)
         or not "".join([each for each in request.values() if type(each) is str]).isprintable()
         or not is_shown_whole(request["request"], parts["request"])
         or len(outputs.get("gcode_text", "").encode()) > INLINE_GCODE_LIMIT_BYTES

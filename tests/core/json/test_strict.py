@@ -255,13 +255,24 @@ def test_both_agree_on_duplicate_keys_in_any_disguise(members: Any, data: st.Dat
     assert same_verdict(body.encode()) == (len(keys) == len(set(keys)))
 
 
+OPENINGS = {
+    "[": 0,
+    '{"a":': 0,
+    '{"b":1,"a":': 0,
+    '[{},{},{},{"b":"},{"},': 1,
+    '{"a":[{},{}],"b":': 2,
+}
+"""Each with the levels that it has below its own, beside what follows."""
+
+
 @settings(max_examples=150)
-@given(st.lists(st.sampled_from(["[", '{"a":', '{"b":1,"a":']), min_size=55, max_size=70))
+@given(st.lists(st.sampled_from([*OPENINGS]), min_size=55, max_size=70))
 def test_both_count_levels_alike(openings: list[str]) -> None:
-    closings = ["]" if opening == "[" else "}" for opening in reversed(openings)]
+    closings = ["]" if opening[0] == "[" else "}" for opening in reversed(openings)]
     inner = "" if openings[-1] == "[" else "0"
     body = '{"x":' + "".join(openings) + inner + "".join(closings) + "}"
-    assert same_verdict(body.encode()) == (len(openings) + 1 <= 64)
+    levels = max(at + OPENINGS[opening] for at, opening in enumerate(openings, 2))
+    assert same_verdict(body.encode()) == (levels <= 64)
 
 
 @settings(max_examples=300)
