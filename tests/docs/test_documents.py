@@ -109,7 +109,7 @@ def test_the_continuous_run_calls_the_test_command_of_the_readme() -> None:
     calls = [call.strip('"') for call in re.findall(r"^ *run (.*)$", script, re.MULTILINE)]
     assert calls == [
         f"{tests} -m 'not browser'",
-        ".venv/bin/pip install -q -e '.[browser]' && .venv/bin/pytest -n0 -m browser",
+        ".venv/bin/pip install -q -e '.[browser]' && .venv/bin/pytest -n2 --dist=load -m browser",
         ".venv/bin/ruff check",
         ".venv/bin/ruff format --check",
         ".venv/bin/mypy",
