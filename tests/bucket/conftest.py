@@ -1,15 +1,26 @@
 """Buckets: of moto, of versitygw where it can be built, and of emulators of the other clouds."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader  # moto brings it
 
 from pipeline.bucket.connection import Connection
 from pipeline.bucket.url import parse_bucket_url
 from tests.bucket.clouds import azurite_server, gcs_server
 from tests.bucket.faulty_proxy import Proxy, standing_before
 from tests.bucket.servers import BUCKET, moto_server, point_at, versitygw_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def descriptions_read_once() -> Iterator[None]:
+    """Let all clients of boto3 share its descriptions of services, which take 0.1 s to parse."""
+    read = cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
+        yield
 
 
 @pytest.fixture(scope="session")
