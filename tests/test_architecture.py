@@ -11,6 +11,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -171,6 +172,7 @@ def is_import(node: ast.AST) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     """Full names of what `module` imports, also inside functions."""
     found: set[str] = set()
