@@ -241,6 +241,7 @@ def _nested(levels: int) -> Iterator[dict[str, Any]]:
     yield run_request(feasibility={"risk_level": "GREEN", "deep": value})
     yield run_request(outputs={"toolpaths": value})
     yield run_request(meta={"deep": value})
+    yield run_request(feasibility={"deep": value}, request={}, outputs=ABSENT, meta=ABSENT)
 
 
 def test_levels_are_counted_as_the_rule_counts_them() -> None:
