@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
+from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.consumers.engine import judging
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs import verdict
@@ -160,6 +161,7 @@ def _clock_cost() -> tuple[Spent, Spent]:
 
 def main() -> None:
     options = _options()
+    install(hold_partitions=True)  # as `pipeline.app.worker`
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)  # as `pipeline.app.run_service`
     watch = Stopwatch()
