@@ -156,6 +156,9 @@ class StepResult:
 _AHEAD = 3
 """Steps on their way for each process: one at work, one waiting, one on its way back."""
 
+MANY_WAITING: Final = 64
+"""Small results that wait for a long step before them: about two seconds of other steps."""
+
 _reader: AuditReader | None = None
 
 
@@ -183,11 +186,11 @@ class StepPool:
         self._processes = processes
         self._own = AuditReader(context, store)
         self._pool: ProcessPoolExecutor | None = None
+        self._ready: list[Future[None]] = []
         if processes:
             self._pool = child_pool(processes, _begin, (context,))
             with _memory_faults():
-                for _ in range(processes):
-                    submitted(self._pool, _be_ready)
+                self._ready = [submitted(self._pool, _be_ready) for _ in range(processes)]
 
     def __enter__(self) -> Self:
         return self
@@ -197,8 +200,13 @@ class StepPool:
             self._pool.shutdown(cancel_futures=True)
         self._own.close()
 
-    def run(self, steps: Iterable[Step]) -> Iterator[tuple[Step, Any]]:
+    def run(self, steps: Iterable[Step], waiting_limit: int = 0) -> Iterator[tuple[Step, Any]]:
         """Yield each of `steps` with what it returns, in their order.
+
+        Args:
+            steps: What to do.
+            waiting_limit: Most steps under way, with those that wait for one before them; at least
+                as many as keep all processes at work.
 
         Raises:
             MemoryError: A process was killed, as the kernel does where memory is short.
@@ -207,12 +215,13 @@ class StepPool:
             for step in steps:
                 yield step, step.function(self._own, *step.arguments)
             return
+        limit = max(waiting_limit, (self._processes + 1) * _AHEAD)
         waiting: deque[tuple[Step, Future[Any]]] = deque()
         try:
             with _memory_faults():
                 for step in steps:
                     waiting.append((step, self._started(step, waiting)))
-                    while waiting and (waiting[0][1].done() or len(waiting) >= self._limit):
+                    while waiting and (waiting[0][1].done() or len(waiting) >= limit):
                         yield _next(waiting)
                 while waiting:
                     yield _next(waiting)
@@ -220,14 +229,14 @@ class StepPool:
             for _, future in waiting:
                 future.cancel()
 
-    @property
-    def _limit(self) -> int:
-        return (self._processes + 1) * _AHEAD
-
     def _started(self, step: Step, waiting: Iterable[tuple[Step, Future[Any]]]) -> Future[Any]:
-        """Give a step to a child process; where all of them have enough to do, run it here."""
+        """Give a step to a child process that is ready and has not enough to do; else run it here.
+
+        What a process has to do while it starts would hold up all that is done here meanwhile.
+        """
         assert self._pool is not None
-        if sum(not future.done() for _, future in waiting) < self._processes * _AHEAD:
+        ready = sum(future.done() for future in self._ready)
+        if sum(not future.done() for _, future in waiting) < ready * _AHEAD:
             return self._pool.submit(_run, step.function, *step.arguments)
         own: Future[Any] = Future()
         try:

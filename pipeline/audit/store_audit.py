@@ -55,6 +55,7 @@ from pipeline.audit.rules.parts import AuditPart, Extent, whole_id
 from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.steps import (
     LEDGER_PART,
+    MANY_WAITING,
     PLACES_PART,
     AuditContext,
     Depth,
@@ -158,7 +159,8 @@ class StoreAudit:
                 yield from parts.add(LEDGER_PART, StepResult([finding]))
             total = plan.value(queries.COUNT_EXPECTED)
             part, suspects = LEDGER_PART, list[str]()
-            for step, result in pool.run(self._steps(plan, pool.context, skip)):  # 3. to 5.
+            steps = self._steps(plan, pool.context, skip)
+            for step, result in pool.run(steps, MANY_WAITING):  # 3. to 5.
                 if step.part != part or len(suspects) >= SUSPECTS_LIMIT:
                     yield from parts.add(part, self._unexplained(plan, suspects))
                     part, suspects = step.part, []
