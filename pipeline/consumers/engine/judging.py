@@ -11,7 +11,6 @@ The child process imports this module, so it imports nothing of the store or of 
 would be 29 MB more.
 """
 
-import gc
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, Self, TypeVar, get_type_hints
@@ -113,8 +112,6 @@ def _judges_runs(judge: Judge[Any]) -> bool:
 def _begin(judge: Judge[Any]) -> Callable[[Buffer], tuple[bytes, bytes]]:
     """Return what the child process does with a chunk."""
     init_child()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
     judges_runs = _judges_runs(judge)
 
     def answer(packed: Buffer) -> tuple[bytes, bytes]:
