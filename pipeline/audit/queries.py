@@ -41,7 +41,8 @@ CREATE TABLE advisory_rows (run_id TEXT, advisory_id TEXT, link_sha256 TEXT, lin
     PRIMARY KEY (run_id, advisory_id)) WITHOUT ROWID;
 CREATE TABLE attachment_rows (run_id TEXT, sha256 TEXT);
 CREATE TABLE runs (run_id TEXT PRIMARY KEY, is_run INTEGER, date TEXT, sha256 TEXT,
-    size_bytes INTEGER, broker_ms INTEGER, log INTEGER, offset INTEGER) WITHOUT ROWID;
+    size_bytes INTEGER, broker_ms INTEGER, log INTEGER, offset INTEGER, leaves INTEGER)
+    WITHOUT ROWID;
 CREATE TABLE advisories (run_id TEXT, advisory_id TEXT, is_advisory INTEGER, link_sha256 TEXT,
     broker_ms INTEGER, log INTEGER, offset INTEGER,
     PRIMARY KEY (run_id, advisory_id)) WITHOUT ROWID;
@@ -171,9 +172,10 @@ _ASKED_RUN: Final = _ASKED.format("runs.date", "runs")
 # duplicate or conflict names a run of an epoch without a log. Leaves are sorted once, beyond the
 # page cache in a temporary file: to keep an index while they come costs twice as much.
 RESOLVE: Final = (
-    """INSERT OR IGNORE INTO runs
-    SELECT run_id, is_run, date, sha256, size_bytes, broker_ms, log, offset
-    FROM run_leaves ORDER BY run_id, is_run DESC, rowid""",
+    """INSERT INTO runs
+    SELECT run_id, is_run, date, sha256, size_bytes, broker_ms, log, offset, 1
+    FROM run_leaves WHERE run_id IS NOT NULL ORDER BY run_id, is_run DESC, rowid
+    ON CONFLICT (run_id) DO UPDATE SET leaves = leaves + 1""",
     """INSERT OR IGNORE INTO advisories
     SELECT run_id, advisory_id, is_advisory, link_sha256, broker_ms, log, offset
     FROM advisory_leaves ORDER BY run_id, advisory_id, is_advisory DESC, rowid""",
@@ -253,7 +255,8 @@ COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     'one leaf of ' || runs.run_id || ', SHA-256 ' || runs.sha256,
     'another in ' || {_LEAF} || ': ' || {RUN_PATH.format("leaf")} || ', SHA-256 ' || leaf.sha256
     FROM run_leaves AS leaf JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
-    WHERE (leaf.is_run AND (leaf.log, leaf.offset) <> (runs.log, runs.offset)
+    WHERE leaf.run_id IN (SELECT run_id FROM runs WHERE leaves > 1)
+    AND (leaf.is_run AND (leaf.log, leaf.offset) <> (runs.log, runs.offset)
       OR leaf.date <> runs.date OR leaf.sha256 <> runs.sha256) AND {_ASKED_RUN}
     ORDER BY {_AS_LOGGED}""",
     ),

@@ -29,7 +29,8 @@ from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
 
-_LOOKED_UP: Final = 500
+_LOOKED_UP: Final = 5_000
+"""Names of one question: in their order, many of them are on one page of the plan."""
 
 
 def check_names(reader: AuditReader, date: str) -> StepResult:
@@ -37,7 +38,7 @@ def check_names(reader: AuditReader, date: str) -> StepResult:
     result = StepResult()
     result.count("days")
     names = reader.store.inspection.each_name(f"runs/{date}")
-    while batch := list(islice(names, _LOOKED_UP)):
+    while batch := sorted(islice(names, _LOOKED_UP)):
         for name in _not_expected(reader, date, batch):
             path = f"runs/{date}/{name}"
             if reader.context.extent.scope.run_ids is None or _is_asked(reader, path):
