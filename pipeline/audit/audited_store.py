@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from sqlalchemy import Select, bindparam, func, literal_column, or_, select
+from sqlalchemy import Select, bindparam, column, func, literal_column, or_, select
 
 from pipeline.audit import queries
 from pipeline.audit.rules.parts import END_US, FIRST_US, Extent
@@ -31,23 +31,17 @@ from pipeline.storage.contents import shared_stores
 from pipeline.storage.index.database import driver_text, each_of
 from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 from pipeline.storage.index.schema import SCHEMA
-from pipeline.storage.index.tables import (
-    advisories,
-    attachments,
-    runs,
-    withheld_blobs,
-    withheld_payloads,
-)
+from pipeline.storage.index.tables import advisories, attachments, runs
 
 NO_INDEX: Final = "no such file"
 """Why the index cannot be read where there is none."""
 
 RowsOfTables = Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
-"""The name of each table, and rows in the order of its columns."""
+"""The name of each table, and rows of its columns that are compared, in their order."""
 
 
 class RowReader(Protocol):
-    """Whole rows of an index as it is by now."""
+    """Rows of an index as it is by now."""
 
     def rows(self, run_ids: Sequence[str]) -> RowsOfTables:
         """Yield the rows that some runs have in each table that is made of artifacts and links."""
@@ -230,8 +224,9 @@ class FileReader:
         """Yield the rows of some runs."""
         for statement in queries.SORT_WITHHELD:
             self._connection.execute(statement)
+        wanted = (json.dumps(run_ids),)
         for name, query in queries.INDEX_ROWS:
-            yield name, self._connection.execute(query, (json.dumps(run_ids),))
+            yield name, self._connection.execute(query, wanted)
 
     def close(self) -> None:
         """Close the connection."""
@@ -283,8 +278,8 @@ _OF_NO_RUN: Final = select(advisories.c.run_id).where(
 _REQUESTS_KEPT: Final = select(runs.c.request_sha256).where(runs.c.status.in_(["BLOCKED", "ERROR"]))
 _KNOWN: Final = select(runs.c.run_id).where(runs.c.run_id.in_(select(each_of("run_ids"))))
 _OF_RUNS: Final = tuple(
-    (table.name, select(table).where(table.c.run_id.in_(select(each_of("run_ids")))))
-    for table in (runs, attachments, withheld_blobs, withheld_payloads, advisories)
+    (name, select(*columns).where(column("run_id").in_(select(each_of("run_ids")))))
+    for name, columns in queries.COMPARED.items()
 )
 _REQUESTS: Final = select(runs.c.request_sha256).where(
     runs.c.request_sha256.in_(select(each_of("hashes")))

@@ -326,14 +326,20 @@ UNION SELECT {_BLOB_LINE.format("kept.content_sha256")}
     WHERE runs.is_run AND leaf.is_advisory AND kept.content_sha256 IS NOT NULL
 ORDER BY line"""
 
-# Of the store's index: whole rows of some runs, in the order of the columns of their tables.
+# Of the store's index: rows of some runs, in the order of the columns of their tables.
 _OF_RUNS: Final = "WHERE run_id IN (SELECT value FROM json_each(?))"
+COMPARED: Final = {
+    table.name: [each for each in table.c if not each.name.startswith("source_")]
+    for table in (runs, attachments, withheld_blobs, withheld_payloads, advisories)
+}
+"""The columns that an artifact or a link makes; the others are of its record."""
+_NAMES: Final = {name: ", ".join(each.name for each in found) for name, found in COMPARED.items()}
 INDEX_RUNS, INDEX_ATTACHMENTS, INDEX_ADVISORIES = (
-    f"SELECT {', '.join(table.c.keys())} FROM {table.name} {_OF_RUNS}"
+    f"SELECT {_NAMES[table.name]} FROM {table.name} {_OF_RUNS}"
     for table in (runs, attachments, advisories)
 )
 INDEX_WITHHELD, INDEX_PAYLOADS = (
-    f"SELECT {', '.join(table.c.keys())} FROM {table.name}_by_run {_OF_RUNS}"
+    f"SELECT {_NAMES[table.name]} FROM {table.name}_by_run {_OF_RUNS}"
     for table in (withheld_blobs, withheld_payloads)
 )
 # The index keeps these by blob: a question about some runs would read the whole table.

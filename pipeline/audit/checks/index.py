@@ -6,7 +6,6 @@ driver of the database: one query for many runs, and no object a row.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from operator import itemgetter
 from typing import Any, Final
 
@@ -71,12 +70,6 @@ def compute_store_root(reader: AuditReader) -> StepResult:
     return result
 
 
-_RUN_COLUMNS, _ADVISORY_COLUMNS = (
-    list(takewhile(lambda name: name != "source_epoch", table.c.keys()))
-    for table in (runs, advisories)
-)
-"""The columns that an artifact or a link makes; those behind are of its record."""
-
 # Columns that are compared with leaves too, and found there.
 _RUNS_BY_LEAVES: Final = frozenset({"artifact_sha256", "artifact_path", "size_bytes"})
 _LINKS_BY_LEAVES: Final = frozenset({"link_sha256", "link_path"})
@@ -90,6 +83,9 @@ _OWNERS: Final = {
     advisories.name: _ADVISORY_FIRST,
 }
 """What the rows of each table belong to: a run_id, or an advisory's two ids."""
+
+
+_NO_ROWS: Final[list[tuple[Any, ...]]] = []
 
 
 class IndexRows:
@@ -116,8 +112,8 @@ class IndexRows:
         artifact_sha256: str,
         size_bytes: int,
         payloads: tuple[str, ...] | None,
-    ) -> Iterator[Finding]:
-        """Yield where the row of an artifact differs from it.
+    ) -> list[Finding]:
+        """Return where the row of an artifact differs from it.
 
         A row that is missing is found by its leaf.
 
@@ -131,47 +127,44 @@ class IndexRows:
         run_id = document["run_id"]
         rows = self._rows[runs.name].get(run_id)
         if not rows:
-            yield from self._unreadable(path)
-            return
+            return self._unreadable(path)
         fields = index_fields_of(document)
         run = run_of_fields(fields, artifact_sha256, path, size_bytes, None)
         expected = indexed_run(fields, run, payloads)
-        made_of = {attachments.name: expected.attachments, withheld_blobs.name: expected.withheld}
-        if payloads is not None:
-            made_of[withheld_payloads.name] = expected.withheld_payloads or []
-        pairs = [(name, self._rows[name].get(run_id, []), made) for name, made in made_of.items()]
-        differing = _differing(_RUN_COLUMNS, rows[0], expected.row, _RUNS_BY_LEAVES)
-        differing += [
-            name for name, kept, made in pairs if kept != made and sorted(kept) != sorted(made)
-        ]
-        if differing:
-            yield _finding(path, "artifact", differing)
+        differing = _differing(runs.name, rows[0], expected.row, _RUNS_BY_LEAVES)
+        for name, made in (
+            (attachments.name, expected.attachments),
+            (withheld_blobs.name, expected.withheld),
+            (withheld_payloads.name, expected.withheld_payloads),
+        ):
+            kept = self._rows[name].get(run_id, _NO_ROWS)
+            if made is not None and kept != made and sorted(kept) != sorted(made):
+                differing.append(name)
+        return [_finding(path, "artifact", differing)] if differing else []
 
-    def compare_link(
-        self, document: dict[str, Any], path: str, link_sha256: str
-    ) -> Iterator[Finding]:
-        """Yield where the row of a link differs from it."""
+    def compare_link(self, document: dict[str, Any], path: str, link_sha256: str) -> list[Finding]:
+        """Return where the row of a link differs from it."""
         rows = self._rows[advisories.name].get((document["run_id"], document["advisory_id"]))
         if not rows:
-            yield from self._unreadable(path)
-            return
+            return self._unreadable(path)
         expected = advisory_row(advisory_of_link(document, link_sha256, path, None))
-        differing = _differing(_ADVISORY_COLUMNS, rows[0], expected, _LINKS_BY_LEAVES)
-        if differing:
-            yield _finding(path, "link", differing)
+        differing = _differing(advisories.name, rows[0], expected, _LINKS_BY_LEAVES)
+        return [_finding(path, "link", differing)] if differing else []
 
-    def _unreadable(self, path: str) -> Iterator[Finding]:
-        if self._failed is not None:
-            yield Finding("INDEX_DIFFERS", path, "a row that can be read", self._failed)
+    def _unreadable(self, path: str) -> list[Finding]:
+        if self._failed is None:
+            return []
+        return [Finding("INDEX_DIFFERS", path, "a row that can be read", self._failed)]
 
 
 def _differing(
-    columns: Sequence[str], row: Sequence[Any], expected: Sequence[Any], but: frozenset[str]
+    table: str, row: Sequence[Any], expected: Sequence[Any], but: frozenset[str]
 ) -> list[str]:
-    if row[: len(columns)] == expected[: len(columns)]:
+    """Return the columns in which a row differs; those of its record, at the end, are not in it."""
+    if row == expected[: len(row)]:
         return []
-    pairs = zip(columns, row, expected, strict=False)
-    return [name for name, kept, made in pairs if kept != made and name not in but]
+    pairs = zip(queries.COMPARED[table], row, expected, strict=False)
+    return [column.name for column, kept, made in pairs if kept != made and column.name not in but]
 
 
 def _finding(path: str, what: str, differing: list[str]) -> Finding:
