@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +42,25 @@ _OWN: Final = re.compile(
 )
 
 
+class _OpenedFile:
+    """A file that is open: a generator would take as long as the file is read."""
+
+    __slots__ = ("_descriptor", "_found")
+
+    def __init__(self, descriptor: int, found: os.stat_result) -> None:
+        self._descriptor = descriptor
+        self._found = found
+
+    def __enter__(self) -> tuple[FileState, Callable[[], bytes]]:
+        return _state(self._found), self._read
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._descriptor)
+
+    def _read(self) -> bytes:
+        return read_open(self._descriptor, self._found.st_size)
+
+
 class DiskFolder:
     """A folder that is open."""
 
@@ -58,19 +76,14 @@ class DiskFolder:
         found = state_of(name, self._descriptor)
         return None if found is None else _state(found)
 
-    @contextmanager
-    def opened(self, name: str) -> Iterator[tuple[FileState, Callable[[], bytes]]]:
+    def opened(self, name: str) -> "_OpenedFile":
         """Hold a file open: its state, and what reads all of it.
 
         Raises:
             FileNotFoundError: There is nothing.
             OSError: There is something else, or it cannot be read.
         """
-        descriptor, state = open_regular(name, self._descriptor)
-        try:
-            yield _state(state), partial(read_open, descriptor, state.st_size)
-        finally:
-            os.close(descriptor)
+        return _OpenedFile(*open_regular(name, self._descriptor))
 
 
 def _state(found: os.stat_result) -> FileState:

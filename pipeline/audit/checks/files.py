@@ -162,13 +162,13 @@ class _FileCheck:
         content_sha256: str,
         result: StepResult,
     ) -> tuple[str, ...]:
-        check = (check_artifact if row.kind == "run" else check_link)(path, content)  # 3. and 4.
-        result.add(*check.findings)
-        document = check.document
-        if document is None or any(each.code == "PATH_DIFFERS" for each in check.findings):
+        check = check_artifact if row.kind == "run" else check_link
+        findings, document, blobs = check(path, content)  # 3. and 4.
+        result.findings += findings
+        if document is None or (findings and any(each.code == "PATH_DIFFERS" for each in findings)):
             return ()
         if row.broker_ms is not None:  # 5.
-            result.add(*check_time(path, document["created_at_utc"], row.broker_ms))
+            result.findings += check_time(path, document["created_at_utc"], row.broker_ms)
         if self._index is not None:  # 6.
             if row.kind == "run":
                 payloads = withheld_payloads(self._reader.store.files, document)
@@ -176,8 +176,8 @@ class _FileCheck:
                 rows = self._index.compare(document, path, content_sha256, size_bytes, payloads)
             else:
                 rows = self._index.compare_link(document, path, content_sha256)
-            result.add(*rows)
-        return check.blobs if self._reader.context.follows_names else ()  # 7.
+            result.findings += rows
+        return blobs if self._reader.context.follows_names else ()  # 7.
 
     def _check_blob(self, named: tuple[str, ExpectedFile]) -> StepResult:
         blob, row = named

@@ -9,8 +9,7 @@ a fault in one pass, if it has only what most artifacts have; otherwise the rule
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import orjson
@@ -53,8 +52,7 @@ _DAY_US: Final = 86_400_000_000
 _HASHED: Final = {"toolpaths": "toolpaths_sha256", "opplan_json": "opplan_sha256"}
 
 
-@dataclass(frozen=True, slots=True)
-class ContentCheck:
+class ContentCheck(NamedTuple):
     """What a file shows.
 
     Attributes:

@@ -64,7 +64,7 @@ def canonical_json_of_integers(value: Any) -> bytes:  # noqa: ANN401
 def has_small_number(fast: bytes) -> bool:
     """Return whether a number in what orjson wrote may be one that repr writes differently."""
     return (
-        (b"e-" in fast and _EXPONENT.search(fast) is not None)
+        _EXPONENT.search(fast) is not None
         or (b"0.0000" in fast and _ZEROS.search(fast) is not None)
     ) and _SMALL_NUMBER.search(fast) is not None
 
