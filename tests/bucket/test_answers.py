@@ -155,8 +155,10 @@ def test_nothing_is_lost_doubled_or_torn_in_a_storm(
         again(logs.faults, lambda batch=batch: writer.append_all(batch))  # type: ignore[misc]
     assert sum(proxy.faults.values()) >= 5
     proxy.choose = lambda *_: None
-    # The next process removes what the storm has kept from being removed.
+    # The start of the next process removes what the storm has kept from being removed.
     after = Ledger(*opened, STORE_ID, [SIGNER])
+    after.opened([LOG, OTHER_LOG])
+    after.sweep()
     after.append_all({LOG: leaves(0, 421), OTHER_LOG: leaves(0, 31, OTHER_LOG)})
     logs.close()
     calm = MemoryFiles()
