@@ -35,7 +35,7 @@ from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.event_reader import EventTail
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
-from pipeline.broker.reading.looks import BrokerLooks, SharedLook
+from pipeline.broker.reading.looks import WAIT_SECONDS, BrokerLooks, SharedLook
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks
 from pipeline.core.store.identity import read_identity
@@ -180,8 +180,13 @@ def _api_checks(
     check_broker: Callable[[], Awaitable[None]],
     stack: AsyncExitStack,
 ) -> Callable[[], Awaitable[Checks]]:
+    async def ask() -> None:
+        # A question that hangs says nothing about a broker that is back.
+        async with asyncio.timeout(WAIT_SECONDS):
+            await check_broker()
+
     # Readiness is asked for by anybody, without a token and as often as they like.
-    look = SharedLook(check_broker, _KNOWN_FOR_SECONDS)
+    look = SharedLook(ask, _KNOWN_FOR_SECONDS)
     stack.push_async_callback(look.stop)
     measure_disk(settings)
 

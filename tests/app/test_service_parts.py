@@ -5,8 +5,10 @@ import errno
 import resource
 import threading
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from structlog.testing import capture_logs
 
 from pipeline.api import dependencies
 from pipeline.api.dependencies import OneByOne, ThreadPool
-from pipeline.app import application, process
+from pipeline.app import application, http, process
 from pipeline.app.http import broker_answers
 from pipeline.broker.reading.looks import SharedLook
 from pipeline.errors import BrokerError, ExecutorError, IntegrityError
@@ -105,6 +107,41 @@ async def test_a_thread_that_waited_for_a_look_up_serves_it(
     for _ in range(20):
         assert await threads(threading.current_thread) is serving
     threads.close()
+
+
+async def test_nothing_is_looked_up_for_a_request_that_has_gone_nor_after_the_end() -> None:
+    threads, gate, run = OneByOne(1, "lookup"), threading.Event(), list[str]()
+    first = asyncio.create_task(threads(gate.wait))
+    gone = asyncio.create_task(threads(run.append, "gone"))
+    last = asyncio.create_task(threads(run.append, "last"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, last)
+    assert run == ["last"]
+    threads.close()
+    with pytest.raises(RuntimeError, match="after close"):
+        await threads(int)
+
+
+async def test_a_broker_that_is_back_is_found_though_a_question_of_before_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = 0
+
+    async def check_broker() -> None:
+        nonlocal questions
+        questions += 1
+        if questions == 1:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(http, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(http, "_KNOWN_FOR_SECONDS", 0.0)
+    async with AsyncExitStack() as stack:
+        checks = http._api_checks(Settings(data_dir=tmp_path), [], check_broker, stack)
+        assert (await checks())["broker answers"] is False
+        assert (await checks())["broker answers"] is True
 
 
 async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_names_it(
