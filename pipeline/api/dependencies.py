@@ -29,8 +29,11 @@ Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 _HELD_SECONDS = 0.004
+"""Longest wait of an answer for others, so that the loop wakes once for some: most look-ups take
+less than 1 ms."""
+
 _LONG_SECONDS = 0.02
-"""A look-up mostly takes less than 1 ms."""
+"""A look-up that takes as long waits for a disk; others go on beside it."""
 
 
 class Threads(ABC):
@@ -95,9 +98,12 @@ class OneByOne(Threads):
         self._answers: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._taken_at = self._given_at = 0.0
         self._is_watched = False
+        self._is_closed = False
 
     def _begin(self, call: Callable[[], Value]) -> asyncio.Future[Value]:
         loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise RuntimeError("cannot run a call after close")
         if not self._threads:
             self._start_thread()
         answer: asyncio.Future[Value] = loop.create_future()
@@ -140,11 +146,15 @@ class OneByOne(Threads):
         self._taken_at = monotonic()
         loop, answer, call = taken
         value, error = None, None
-        try:
-            value = call()
-        except BaseException as raised:  # noqa: BLE001  # it is for who waits
-            error = raised
+        # Of a request that has gone nothing is looked up.
+        if not answer.cancelled():
+            try:
+                value = call()
+            except BaseException as raised:  # noqa: BLE001  # raised in the request
+                error = raised
         self._answers.append((answer, value, error))
+        # The fault's traceback holds this frame, so the frame must not hold the fault.
+        del taken, answer, value, error, call
         now = monotonic()
         if self._calls.empty() or now - self._given_at > _HELD_SECONDS:
             self._given_at = now
@@ -164,6 +174,7 @@ class OneByOne(Threads):
                 answer.set_exception(error)
 
     def close(self) -> None:  # noqa: D102 - as of the others
+        self._is_closed = True
         for _ in range(self._count):
             self._calls.put(None)
         for thread in tuple(self._threads):
