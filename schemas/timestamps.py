@@ -32,6 +32,8 @@ def parse_timestamp(text: str) -> datetime:
     """
     match = _FORM.fullmatch(text)
     if match is None:
+        if re.match(TIMESTAMP_PATTERN, text):
+            raise ValueError("expected hours to 23, minutes and seconds to 59")
         raise ValueError("expected a time such as 2025-12-18T14:03:22Z")
     seconds, fraction, sign, off_hour, off_minute = match.groups(default="")
     moment = datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")

@@ -157,6 +157,12 @@ def test_what_is_no_time_of_the_form_is_refused() -> None:
             parse_timestamp(text)
 
 
+@pytest.mark.parametrize("clock", ["24:00:00", "14:60:00", "14:03:60"])
+def test_what_is_wrong_with_a_time_of_the_form_is_named(clock: str) -> None:
+    with pytest.raises(ValueError, match="hours to 23, minutes and seconds to 59"):
+        parse_timestamp(f"2025-12-18T{clock}Z")
+
+
 def test_microseconds_are_counted_exactly_to_the_end_of_the_range() -> None:
     last = datetime(2099, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
     assert microseconds_since_epoch(last) == 4102444799999999
