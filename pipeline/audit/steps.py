@@ -270,7 +270,7 @@ def _begin(context: AuditContext) -> None:
 
 
 def _be_ready() -> None:
-    """Do nothing: a process that does it has started."""
+    """Do nothing: a process that does it has started. The first may do it for all."""
 
 
 def _run(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401

@@ -150,7 +150,7 @@ class PostgresDatabase:
         return False
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; one that is lent goes with its reader."""
         self._look_ups.dispose()
         self.engine.dispose()
 

@@ -4,8 +4,8 @@ The broker unpacks every batch before it takes it, and so does this; but Java pa
 after the end and over some checksums where the decoders of aiokafka give up. Tried with Kafka
 4.3.1; no usual client sends such a batch.
 
-A batch of 5 MiB can hold many gigabytes of zeros. So `largest_size` computes, without
-unpacking, how much there may be, and `inflate` unpacks piece by piece.
+A batch of 5 MiB can hold many gigabytes of zeros. So `largest_size` finds how much
+there may be, up to a bound, and `inflate` unpacks piece by piece.
 """
 
 import zlib

@@ -231,7 +231,7 @@ Request = Mapping[str, Any] | RunRequest | AdvisoryRequest | bytes
 
 
 def new_run_id() -> str:
-    """Return the id of a new run; ids that are made later sort behind it.
+    """Return the id of a new run; one that is made in a later millisecond sorts behind it.
 
     Where ids come in no order, each run of a large store changes a page of its own of the index.
     """
