@@ -48,15 +48,23 @@ Value = TypeVar("Value")
 class SharedLook(Generic[Value]):
     """A look that is taken once for all who ask meanwhile, and kept for a moment; its fault too."""
 
-    def __init__(self, look: Callable[[], Awaitable[Value]], kept_seconds: float) -> None:
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[Value]],
+        kept_seconds: float,
+        *,
+        most_seconds: float = _LOOK_SECONDS,
+    ) -> None:
         """Prepare; nothing is asked.
 
         Args:
             look: Takes the look.
             kept_seconds: How long its result counts.
+            most_seconds: Longest look: one that hangs shows no broker that is back.
         """
         self._look = look
         self._kept_seconds = kept_seconds
+        self._most_seconds = most_seconds
         self._task: asyncio.Task[Value] | None = None
         self._done_at = float("-inf")
 
@@ -81,7 +89,7 @@ class SharedLook(Generic[Value]):
 
     async def _taken(self) -> Value:
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(self._most_seconds):
                 return await self._look()
         except TimeoutError as error:
             raise _no_answer() from error
